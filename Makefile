@@ -1,0 +1,41 @@
+# The front door for every chore. `make demo` and `make test` need only Python ≥ 3.11, venv and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: help setup demo test unit lint format clean
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup: $(READY)  ## Make .venv and install pinned dependencies
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Bertune needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,postgres,dev]'
+	touch $(READY)
+
+demo: $(READY)  ## Train a real study on the example data and print the best configuration
+	$(BIN)/bertune demo
+
+test: $(READY)  ## Every test: unit, integration (SQLite and PostgreSQL), acceptance (processes, browser)
+	$(BIN)/python -m pytest
+
+unit: $(READY)  ## The tests that need no database and no process: seconds
+	$(BIN)/python -m pytest tests/unit
+
+lint: $(READY)  ## ruff, mypy strict and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## Let ruff lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove what the commands above made
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

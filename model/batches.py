@@ -1,0 +1,106 @@
+"""Which rows go together, and the padded arrays that a network reads.
+
+Padding is the waste of a BERT's training time, so rows of like length are put together where
+that costs no randomness, and each batch is padded only to its own longest row.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from model.tokens import Sequences
+
+Positions = npt.NDArray[np.int64]
+"""Positions of rows within a split."""
+
+GROUPED_BATCHES = 16
+"""Batches whose rows are drawn together and sorted by length among themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Tensors of shape [rows, width], int64, on the training device."""
+
+    input_ids: torch.Tensor
+    token_type_ids: torch.Tensor
+    attention_mask: torch.Tensor
+
+
+def training_batches(
+    lengths: npt.NDArray[np.int64], batch_size: int, generator: np.random.Generator
+) -> list[Positions]:
+    """One epoch: every row once, in batches of ``batch_size``; the last may be smaller.
+
+    All rows are shuffled and cut into groups of `GROUPED_BATCHES` batches; within a group the rows
+    are sorted by length and cut into batches, and then all full batches are shuffled. So a batch
+    is a random draw among the rows of like length of its group, and its place is random. The
+    incomplete batch goes last, so that every step but that one has the stated size.
+    """
+    order = generator.permutation(len(lengths)).astype(np.int64)
+    full: list[Positions] = []
+    incomplete: list[Positions] = []
+    for start in range(0, len(order), batch_size * GROUPED_BATCHES):
+        group = order[start : start + batch_size * GROUPED_BATCHES]
+        remainder = len(group) % batch_size
+        if remainder:
+            group, rest = group[:-remainder], group[-remainder:]
+            incomplete.append(rest)
+        group = group[np.argsort(lengths[group], kind="stable")]
+        full.extend(group.reshape(-1, batch_size))
+    return [full[index] for index in generator.permutation(len(full))] + incomplete
+
+
+def evaluation_batches(
+    lengths: npt.NDArray[np.int64], tokens: int, rows: int | None = None
+) -> Iterator[Positions]:
+    """Every row once, longest first, at most ``tokens`` padded tokens (or one row) per batch.
+
+    The longest come first so that a batch that does not fit in memory is met at once.
+    """
+    order = np.argsort(-lengths, kind="stable").astype(np.int64)
+    start = 0
+    while start < len(order):
+        fitting = max(1, tokens // int(lengths[order[start]]))
+        size = fitting if rows is None else min(fitting, rows)
+        yield order[start : start + size]
+        start += size
+
+
+def collate(
+    sequences: Sequences,
+    positions: Positions,
+    *,
+    pad_id: int,
+    max_width: int,
+    device: torch.device,
+) -> Batch:
+    """Gather rows of the flat arrays into one padded batch on ``device``.
+
+    On CUDA the width is rounded up to a multiple of 8, the granularity at which tensor cores run
+    at full speed, but not beyond ``max_width``, the network's positions; the copy overlaps with
+    work already queued.
+    """
+    lengths = sequences.lengths[positions]
+    width = int(lengths.max())
+    if device.type == "cuda":
+        width = max(width, min(width + -width % 8, max_width))
+    columns = np.arange(width, dtype=np.int64)
+    real = columns[None, :] < lengths[:, None]
+    # Padding cells may point past the end of the flat array; clip, then overwrite them.
+    source = np.minimum(sequences.offsets[positions][:, None] + columns, len(sequences.ids) - 1)
+    arrays = (
+        np.where(real, sequences.ids[source], pad_id).astype(np.int64),
+        np.where(real, sequences.type_ids[source], 0).astype(np.int64),
+        real.astype(np.int64),
+    )
+    return Batch(*(_to_device(array, device) for array in arrays))
+
+
+def _to_device(array: npt.NDArray[np.int64], device: torch.device) -> torch.Tensor:
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

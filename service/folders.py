@@ -1,0 +1,28 @@
+"""Where files lie under BERTUNE_HOME."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Paths only; whoever writes a file makes its folder."""
+
+    home: Path
+
+    def dataset(self, dataset_id: str) -> Path:
+        """`train.parquet`, `validation.parquet`, `test.parquet`, `indices-<study seed>.parquet`."""
+        return self.home / "datasets" / dataset_id
+
+    def artifact(self, trial_id: str, attempt: int, name: str) -> Path:
+        return self.home / "artifacts" / trial_id / str(attempt) / name
+
+    @property
+    def cache(self) -> Path:
+        """Vocabularies the server made and hub files it fetched; safe to delete."""
+        return self.home / "cache"
+
+    @property
+    def incoming(self) -> Path:
+        """Uploads under way, on the same file system, so that publishing is a rename."""
+        return self.home / "incoming"

@@ -1,0 +1,261 @@
+"""From a spec to what will be run: every default filled in, every value checked.
+
+Pure: the facts about the data set and the model come in as arguments, so the same checks serve
+submission, `/validate` and the client.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from model.config import (
+    METRIC_DIRECTIONS,
+    RULES,
+    SUPPORTED_TASKS,
+    Direction,
+    Scalar,
+    Task,
+    TrainConfig,
+    check_setting,
+)
+from model.errors import InputError
+from studies.space import (
+    Choices,
+    FloatRange,
+    IntRange,
+    Params,
+    SearchSpace,
+    check_parameter,
+    convert,
+    grid_values,
+    highest,
+)
+from studies.spec import Grid, Hyperband, StudySpec, Threshold
+
+DEFAULT_METRIC: dict[Task, str] = {"single_label": "macro_f1"}
+MAX_GRID_POINTS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedStudy:
+    """A study with nothing left open."""
+
+    task: Task
+    model: str
+    search_space: SearchSpace
+    training: dict[str, Scalar | None]
+    """Fixed settings, those of the spec and the defaults of what is not searched."""
+    metric: str
+    direction: Direction
+    enqueue: tuple[Params, ...]
+    grid: tuple[Params, ...] | None
+    """Points of a grid search in the order they are tried, None for other samplers."""
+
+    def config(self, params: Params, *, seed: int) -> TrainConfig:
+        """The training configuration of one trial."""
+        settings: dict[str, Any] = {**self.training, **params}
+        return TrainConfig(
+            model=self.model,
+            task=self.task,
+            seed=seed,
+            metric=self.metric,
+            direction=self.direction,
+            **settings,
+        )
+
+    def fixed_params(self, number: int) -> Params:
+        """Values that trial ``number`` must take; what is missing is left to the sampler.
+
+        Raises `IndexError` when a grid has no point left for this number.
+        """
+        if number < len(self.enqueue):
+            return self.enqueue[number]
+        if self.grid is None:
+            return {}
+        return self.grid[number - len(self.enqueue)]
+
+
+def trial_seed(study_seed: int, number: int) -> int:
+    """A trial's own seed: equal for equal (study seed, number), unrelated between numbers."""
+    digest = hashlib.sha256(f"{study_seed}:{number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def resolve(spec: StudySpec, *, task: Task, max_positions: int) -> ResolvedStudy:
+    """Fill in defaults and check every value.
+
+    ``task`` is the one the data set was read for, ``max_positions`` the most tokens the model
+    takes. Raises `InputError` whose ``where`` is the path inside the spec.
+    """
+    resolved_task = _task(spec, task)
+    scratch = spec.model.startswith("scratch:")
+    space = spec.search_space
+    if space is None:
+        space = _default_space(scratch, max_positions, fixed=spec.training)
+    _check_space(space, spec.training)
+    training = _training(spec.training, space, scratch, max_positions)
+    _check_length(space, training, max_positions)
+    metric, direction = _objective(spec, resolved_task)
+    _check_pruner(spec)
+    enqueue = tuple(_enqueued(entry, space, index) for index, entry in enumerate(spec.enqueue))
+    return ResolvedStudy(
+        task=resolved_task,
+        model=spec.model,
+        search_space=space,
+        training=training,
+        metric=metric,
+        direction=direction,
+        enqueue=enqueue,
+        grid=_grid(space, enqueue, spec.seed) if isinstance(spec.sampler, Grid) else None,
+    )
+
+
+def _task(spec: StudySpec, task: Task) -> Task:
+    stated = spec.task or task
+    if stated not in SUPPORTED_TASKS:
+        built = ", ".join(SUPPORTED_TASKS)
+        raise InputError(
+            "unsupported_task", f"Task {stated} is not built yet; use {built}.", ("task",)
+        )
+    if stated != task:
+        raise InputError(
+            "wrong_task", f"The data set was read as {task}, the study says {stated}.", ("task",)
+        )
+    return stated
+
+
+def _default_space(
+    scratch: bool, max_positions: int, *, fixed: dict[str, Scalar | None]
+) -> SearchSpace:
+    rate = (1e-4, 3e-3) if scratch else (1e-5, 5e-4)
+    longest = min(128, max_positions)
+    space: SearchSpace = {
+        "learning_rate": FloatRange(low=rate[0], high=rate[1], log=True),
+        "batch_size": Choices(choices=(16, 32, 64)),
+        "max_length": IntRange(low=min(16, longest), high=longest, step=16),
+    }
+    return {name: parameter for name, parameter in space.items() if name not in fixed}
+
+
+def _check_space(space: SearchSpace, training: dict[str, Scalar | None]) -> None:
+    if not space:
+        raise InputError(
+            "empty_search_space",
+            "Nothing is searched: name at least one parameter.",
+            ("search_space",),
+        )
+    for name, parameter in space.items():
+        where = ("search_space", name)
+        if name not in RULES:
+            known = ", ".join(sorted(RULES))
+            raise InputError(
+                "unknown_setting", f"{name!r} cannot be searched. Known: {known}.", where
+            )
+        if name in training:
+            raise InputError(
+                "fixed_and_searched",
+                f"{name} stands in search_space and in training; keep one.",
+                where,
+            )
+        check_parameter(name, parameter, where)
+
+
+def _training(
+    stated: dict[str, Scalar | None], space: SearchSpace, scratch: bool, max_positions: int
+) -> dict[str, Scalar | None]:
+    defaults: dict[str, Any] = {
+        f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name in RULES
+    }
+    defaults["learning_rate"] = 5e-4 if scratch else 5e-5
+    defaults["max_length"] = min(64, max_positions)
+    checked = {
+        name: check_setting(name, value, ("training", name)) for name, value in stated.items()
+    }
+    return {name: value for name, value in {**defaults, **checked}.items() if name not in space}
+
+
+def _check_length(
+    space: SearchSpace, training: dict[str, Scalar | None], max_positions: int
+) -> None:
+    parameter = space.get("max_length")
+    longest = training["max_length"] if parameter is None else highest(parameter)
+    if isinstance(longest, int | float) and longest > max_positions:
+        where = ("training" if parameter is None else "search_space", "max_length")
+        raise InputError(
+            "max_length_over_positions",
+            f"max_length {longest} is over the model's {max_positions} positions.",
+            where,
+        )
+
+
+def _objective(spec: StudySpec, task: Task) -> tuple[str, Direction]:
+    metric = spec.objective.metric if spec.objective else DEFAULT_METRIC[task]
+    if metric not in METRIC_DIRECTIONS:
+        known = ", ".join(METRIC_DIRECTIONS)
+        raise InputError(
+            "unknown_metric",
+            f"{metric!r} is no metric of {task}. Known: {known}.",
+            ("objective", "metric"),
+        )
+    natural = METRIC_DIRECTIONS[metric]
+    stated = spec.objective.direction if spec.objective else None
+    if stated not in (None, natural):
+        raise InputError(
+            "wrong_direction",
+            f"{metric} is better when you {natural} it.",
+            ("objective", "direction"),
+        )
+    return metric, natural
+
+
+def _check_pruner(spec: StudySpec) -> None:
+    pruner = spec.pruner
+    if isinstance(pruner, Threshold):
+        if pruner.lower is None and pruner.upper is None:
+            raise InputError(
+                "missing_bound", "A threshold pruner needs lower or upper.", ("pruner",)
+            )
+        if pruner.lower is not None and pruner.upper is not None and pruner.lower > pruner.upper:
+            raise InputError("inverted_range", "lower is above upper.", ("pruner",))
+    if (
+        isinstance(pruner, Hyperband)
+        and pruner.max_resource is not None
+        and pruner.max_resource < pruner.min_resource
+    ):
+        raise InputError("inverted_range", "max_resource is below min_resource.", ("pruner",))
+
+
+def _enqueued(entry: dict[str, Scalar], space: SearchSpace, index: int) -> Params:
+    checked: Params = {}
+    for name, value in entry.items():
+        where = ("enqueue", index, name)
+        if name not in space:
+            searched = ", ".join(space)
+            raise InputError(
+                "not_searched", f"{name} is not searched (searched: {searched}).", where
+            )
+        checked[name] = convert(name, space[name], value, where)
+    return checked
+
+
+def _grid(space: SearchSpace, enqueue: tuple[Params, ...], seed: int) -> tuple[Params, ...]:
+    axes: list[tuple[Scalar, ...]] = []
+    size = 1
+    for name, parameter in space.items():
+        values = grid_values(parameter)
+        if values is None:
+            raise InputError(
+                "continuous_grid",
+                f"A grid needs discrete values: give {name} a step or choices.",
+                ("search_space", name),
+            )
+        axes.append(values)
+        size *= len(values)
+    if size > MAX_GRID_POINTS:
+        raise InputError("grid_too_large", f"The grid has {size} points.", ("search_space",))
+    points = [dict(zip(space, values, strict=True)) for values in itertools.product(*axes)]
+    random.Random(seed).shuffle(points)
+    return tuple(point for point in points if point not in enqueue)

@@ -1,0 +1,137 @@
+"""The search space: what a study may vary, and how a given value is checked against it."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+
+from model.config import RULES, Scalar, check_setting
+from model.errors import InputError
+
+Where = tuple[str | int, ...]
+
+
+class FloatRange(BaseModel):
+    """A float between `low` and `high`, both reachable; drawn on a log scale when `log`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["float"] = "float"
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+
+class IntRange(BaseModel):
+    """A whole number between `low` and `high`, both reachable, on multiples of `step` from low."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["int"] = "int"
+    low: StrictInt
+    high: StrictInt
+    step: StrictInt = 1
+    log: bool = False
+
+
+class Choices(BaseModel):
+    """One of a list of values, without an order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["categorical"] = "categorical"
+    choices: tuple[StrictBool | StrictInt | StrictFloat | StrictStr, ...]
+
+
+Parameter = Annotated[FloatRange | IntRange | Choices, Field(discriminator="type")]
+SearchSpace = dict[str, Parameter]
+Params = dict[str, Scalar]
+
+
+def check_parameter(name: str, parameter: Parameter, where: Where) -> None:
+    """Raise `InputError` for an empty or inverted range or one holding values not allowed."""
+    if isinstance(parameter, Choices):
+        _check_choices(name, parameter, where)
+        return
+    expected = {"int": "int", "float": "float", "choice": "categorical"}[RULES[name].kind]
+    if parameter.type != expected:
+        raise InputError(
+            "wrong_type", f"{name} takes type {expected} or categorical.", (*where, "type")
+        )
+    _check_range(name, parameter, where)
+    check_setting(name, parameter.low, (*where, "low"))
+    check_setting(name, parameter.high, (*where, "high"))
+
+
+def _check_choices(name: str, parameter: Choices, where: Where) -> None:
+    if not parameter.choices:
+        raise InputError("empty_range", f"{name} has no choices.", (*where, "choices"))
+    seen: list[Scalar] = []
+    for index, choice in enumerate(parameter.choices):
+        check_setting(name, choice, (*where, "choices", index))
+        if choice in seen:
+            raise InputError(
+                "duplicate_choice", f"{name} lists {choice!r} twice.", (*where, "choices", index)
+            )
+        seen.append(choice)
+
+
+def _check_range(name: str, parameter: FloatRange | IntRange, where: Where) -> None:
+    if not (math.isfinite(parameter.low) and math.isfinite(parameter.high)):
+        raise InputError("invalid_value", f"The range of {name} must be finite.", where)
+    if parameter.low > parameter.high:
+        raise InputError(
+            "inverted_range", f"{name}: low {parameter.low} is above high {parameter.high}.", where
+        )
+    if parameter.log and parameter.low <= 0:
+        raise InputError(
+            "invalid_value", f"{name}: a log range needs low above 0.", (*where, "low")
+        )
+    if parameter.step is not None and parameter.step <= 0:
+        raise InputError("invalid_value", f"{name}: step must be above 0.", (*where, "step"))
+    if parameter.log and parameter.step not in (None, 1):
+        raise InputError(
+            "invalid_value", f"{name}: log and step exclude each other.", (*where, "step")
+        )
+
+
+def convert(name: str, parameter: Parameter, value: object, where: Where) -> Scalar:
+    """Return ``value`` as the exact type and choice that the sampler knows.
+
+    A value need not lie on an int's step, but must lie in the range or be a choice; anything else
+    raises `InputError`. Optuna itself would warn and take it, or fail the trial at the ask.
+    """
+    if isinstance(parameter, Choices):
+        for choice in parameter.choices:
+            if choice == value and isinstance(choice, bool) == isinstance(value, bool):
+                return choice
+        allowed = ", ".join(repr(choice) for choice in parameter.choices)
+        raise InputError("invalid_value", f"{name} must be one of {allowed}; got {value!r}.", where)
+    checked = check_setting(name, value, where)
+    if not isinstance(checked, int | float) or not parameter.low <= checked <= parameter.high:
+        raise InputError(
+            "invalid_value",
+            f"{name} must lie in {parameter.low}–{parameter.high}; got {value!r}.",
+            where,
+        )
+    return float(checked) if isinstance(parameter, FloatRange) else int(checked)
+
+
+def grid_values(parameter: Parameter) -> tuple[Scalar, ...] | None:
+    """Every value of a parameter in order, or None when it is continuous."""
+    if isinstance(parameter, Choices):
+        return parameter.choices
+    if isinstance(parameter, IntRange):
+        return tuple(range(parameter.low, parameter.high + 1, parameter.step))
+    if parameter.step is None:
+        return (parameter.low,) if parameter.low == parameter.high else None
+    count = math.floor((parameter.high - parameter.low) / parameter.step + 1e-9) + 1
+    return tuple(parameter.low + index * parameter.step for index in range(count))
+
+
+def highest(parameter: Parameter) -> Scalar:
+    """The largest value of a numeric parameter (used against a model's limits)."""
+    if isinstance(parameter, Choices):
+        return max(c for c in parameter.choices if isinstance(c, int | float))
+    return parameter.high

@@ -1,0 +1,169 @@
+"""The worker protocol: claim, renew and report, end.
+
+A worker names ``(trial_id, attempt)`` in every later call; once another attempt has begun the
+answer is 409 and nothing changes.
+"""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from model.config import Scalar
+from studies.wire.base import Answer, Request, Utc
+
+
+class Device(Request):
+    """What a worker's trainer runs on, as it reports itself."""
+
+    kind: str
+    """`cpu` or `cuda`."""
+    name: str
+    memory_bytes: int | None = None
+    precision: str | None = None
+    versions: dict[str, str] = {}
+
+
+class LeaseRequest(Request):
+    """A claim. The same (worker, slot, request_id) sent again gets the same lease."""
+
+    worker: str = Field(min_length=1, max_length=200)
+    slot: int = Field(0, ge=0, le=1000)
+    request_id: str = Field(min_length=1, max_length=100)
+    lease_s: float | None = Field(None, gt=0)
+    wait_s: float = Field(0, ge=0, le=20)
+    device: Device | None = None
+
+
+class RemoteFile(Answer):
+    """A file a worker fetches with its key; `path` is its place inside the folder."""
+
+    path: str
+    url: str
+    """Relative to the server's address."""
+    sha256: str
+    bytes: int
+
+
+class LeaseDataset(Answer):
+    id: str
+    labels: list[str]
+    files: dict[str, RemoteFile]
+    """By split. `indices` gives the rows of each split where `train` holds several."""
+    indices: RemoteFile | None
+
+
+class LeaseModel(Answer):
+    """Where the weights come from: nothing (scratch), the server (local), the hub, or an artifact
+    of an earlier trial (evaluate)."""
+
+    kind: Literal["scratch", "local", "hub", "artifact"]
+    name: str
+    revision: str | None = None
+    key: str
+    """Equal keys mean equal files: a cache key."""
+    files: list[RemoteFile] = []
+
+
+class Lease(Answer):
+    trial_id: str
+    attempt: int
+    kind: Literal["train", "evaluate"]
+    study_id: str
+    study_name: str
+    number: int | None
+    config: dict[str, Scalar | None]
+    """The fields of `model.config.TrainConfig`."""
+    dataset: LeaseDataset
+    model: LeaseModel
+    split: Literal["validation", "test"]
+    """The split that the result is about."""
+    lease_s: float
+    renew_s: float
+    lease_expires_at: Utc
+    resume: None = None
+
+
+class EpochMetrics(Request):
+    epoch: int = Field(ge=0)
+    metrics: dict[str, float]
+
+
+class RenewRequest(Request):
+    """Renewal, with the epochs finished since the last one; `value` is sent once, at the end of
+    training, and asks whether to keep the model."""
+
+    reports: list[EpochMetrics] = []
+    value: float | None = None
+
+
+Action = Literal["continue", "prune", "cancel", "pause", "keep_model"]
+
+
+class RenewAnswer(Answer):
+    action: Action
+    lease_s: float
+    renew_s: float
+    lease_expires_at: Utc
+
+
+class ClassMetrics(Request):
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class ConfusionMatrix(Request):
+    """Counts over the labels, rows true, columns predicted."""
+
+    labels: list[str]
+    matrix: list[list[int]]
+    head: str = "label"
+    kind: str = "multiclass"
+    unit: Literal["rows", "tokens", "entities"] = "rows"
+
+
+class ResultRequest(Request):
+    """The end of an attempt that trained: `pruned` carries what the last epoch gave."""
+
+    state: Literal["completed", "pruned"] = "completed"
+    value: float | None = None
+    best_epoch: int | None = None
+    metrics: dict[str, float] = {}
+    per_class: list[ClassMetrics] = []
+    confusion: ConfusionMatrix | None = None
+    info: dict[str, Any] = {}
+    """Facts about the run: seconds, steps, tokens, truncated share, device, versions."""
+
+
+class FailureRequest(Request):
+    """An attempt that ended badly. ``retry`` tells a crash that may be tried again (it counts
+    toward quarantine) from a fault of the configuration or the data, which is final."""
+
+    code: str = Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
+    detail: str = Field(max_length=20_000)
+    retry: bool = False
+
+
+class ReleaseRequest(Request):
+    """A worker gives a trial back unharmed (drain, shutdown): it counts toward nothing."""
+
+    reason: str = Field("drain", max_length=200)
+
+
+class EndAnswer(Answer):
+    """How the trial stands after result, failure or release."""
+
+    state: str
+    attempt: int
+
+
+class WorkerAnswer(Answer):
+    id: str
+    name: str
+    state: Literal["idle", "busy", "draining", "lost"]
+    device: dict[str, Any] | None
+    trials: list[str]
+    """Trials held now, as `study_id/number`."""
+    last_seen_at: Utc

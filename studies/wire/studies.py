@@ -1,0 +1,95 @@
+"""Studies on the wire."""
+
+from typing import Any
+
+from model.config import Scalar
+from studies.space import SearchSpace
+from studies.states import StudyState
+from studies.wire.base import Answer, Utc
+
+
+class TrialCounts(Answer):
+    queued: int = 0
+    running: int = 0
+    completed: int = 0
+    pruned: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class BestTrial(Answer):
+    """The best completed trial: finite value, ties to the lower number."""
+
+    number: int
+    value: float
+    params: dict[str, Scalar]
+    metrics: dict[str, float]
+
+
+class TestScore(Answer):
+    """The best model on the test split, and how often that split was opened."""
+
+    __test__ = False
+
+    metrics: dict[str, float]
+    opened: int
+
+
+class Progress(Answer):
+    done: int
+    total: int
+    eta_s: float | None = None
+
+
+class Fault(Answer):
+    code: str
+    detail: str
+
+
+class StudyAnswer(Answer):
+    id: str
+    name: str
+    state: StudyState
+    trials: TrialCounts
+    best: BestTrial | None
+    test: TestScore | None
+    progress: Progress
+    error: Fault | None
+    created_at: Utc
+    started_at: Utc | None
+    finished_at: Utc | None
+    labels: dict[str, str]
+    dataset: str
+    model: str
+    task: str
+    objective: dict[str, str]
+    """`{"metric", "direction"}`"""
+    spec: dict[str, Any]
+    """The spec as submitted, defaults filled in."""
+
+
+class Resolved(Answer):
+    """What a spec means once every default is filled in."""
+
+    task: str
+    model: str
+    search_space: SearchSpace
+    training: dict[str, Scalar | None]
+    objective: dict[str, str]
+    sampler: dict[str, Any]
+    pruner: dict[str, Any]
+    budget: dict[str, Any]
+    seed: int
+
+
+class ValidationAnswer(Answer):
+    """The answer of `/v1/studies/validate`."""
+
+    resolved: Resolved
+    token_lengths: dict[str, float]
+    """Quantiles of the train split in word pieces, special tokens counted: p50 … max."""
+    truncated: dict[str, float]
+    """Share of training rows cut at each max_length of the search space."""
+    unknown_share: float
+    """Share of word pieces that are the unknown token."""
+    warnings: list[str]

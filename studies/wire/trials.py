@@ -1,0 +1,75 @@
+"""Trials and their results on the wire."""
+
+from model.config import Scalar
+from studies.states import TrialState
+from studies.wire.base import Answer, Utc
+from studies.wire.studies import Fault
+
+
+class Epoch(Answer):
+    """Validation metrics after an epoch (0-based), with `train_loss`."""
+
+    epoch: int
+    metrics: dict[str, float]
+
+
+class ClassScore(Answer):
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class TrialAnswer(Answer):
+    number: int
+    state: TrialState
+    attempt: int
+    params: dict[str, Scalar] | None
+    value: float | None
+    best_epoch: int | None
+    error: Fault | None
+    epochs: list[Epoch]
+    metrics: dict[str, float]
+    per_class: list[ClassScore]
+    worker: str | None
+    started_at: Utc | None
+    finished_at: Utc | None
+
+
+class TrialRow(Answer):
+    """A trial in a list: without epochs and per-class scores."""
+
+    number: int
+    state: TrialState
+    attempt: int
+    params: dict[str, Scalar] | None
+    value: float | None
+    best_epoch: int | None
+    error: Fault | None
+    metrics: dict[str, float]
+    epoch: int | None
+    """The last epoch reported by the current attempt."""
+    started_at: Utc | None
+    finished_at: Utc | None
+
+
+class ConfusionAnswer(Answer):
+    """A confusion matrix: rows are true labels, columns predictions, both in `labels` order."""
+
+    labels: list[str]
+    matrix: list[list[int]]
+    split: str
+    head: str
+    kind: str
+    unit: str
+    rows: int
+    """How many rows (or tokens, or entities) the cells count: their sum."""
+
+
+class ArtifactAnswer(Answer):
+    name: str
+    sha256: str
+    bytes: int
+    url: str
+    created_at: Utc

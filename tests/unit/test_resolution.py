@@ -1,0 +1,169 @@
+"""Defaults, limits and enqueued values of a study, without a server."""
+
+from typing import Any
+
+import pytest
+
+from model.errors import InputError
+from studies.resolution import ResolvedStudy, resolve, trial_seed
+from studies.space import Choices, FloatRange, IntRange
+from studies.spec import StudySpec
+
+
+def resolved(*, max_positions: int = 512, **fields: Any) -> ResolvedStudy:
+    spec = StudySpec.model_validate({"name": "a", "dataset": "b", **fields})
+    return resolve(spec, task="single_label", max_positions=max_positions)
+
+
+def test_the_default_space_of_a_scratch_model() -> None:
+    study = resolved()
+    assert study.search_space == {
+        "learning_rate": FloatRange(low=1e-4, high=3e-3, log=True),
+        "batch_size": Choices(choices=(16, 32, 64)),
+        "max_length": IntRange(low=16, high=128, step=16),
+    }
+    assert (study.metric, study.direction) == ("macro_f1", "maximize")
+    assert study.training["epochs"] == 3
+
+
+def test_a_pretrained_model_searches_lower_learning_rates() -> None:
+    assert resolved(model="bert-base-uncased").search_space["learning_rate"] == FloatRange(
+        low=1e-5, high=5e-4, log=True
+    )
+
+
+def test_the_default_space_stays_within_the_models_positions() -> None:
+    space = resolved(max_positions=40).search_space
+    assert space["max_length"] == IntRange(low=16, high=40, step=16)
+
+
+def test_a_fixed_setting_leaves_the_default_space() -> None:
+    study = resolved(training={"batch_size": 8})
+    assert set(study.search_space) == {"learning_rate", "max_length"}
+    assert study.training["batch_size"] == 8
+
+
+def test_a_stated_space_replaces_the_default_and_the_rest_is_fixed() -> None:
+    study = resolved(search_space={"epochs": {"type": "int", "low": 1, "high": 2}})
+    assert set(study.search_space) == {"epochs"}
+    fixed = {name: study.training[name] for name in ("learning_rate", "batch_size", "max_length")}
+    assert fixed == {"learning_rate": 5e-4, "batch_size": 32, "max_length": 64}
+
+
+def test_a_trials_configuration_joins_fixed_and_searched_values() -> None:
+    study = resolved(training={"epochs": 2})
+    config = study.config({"learning_rate": 1e-3, "batch_size": 16, "max_length": 32}, seed=7)
+    assert (config.learning_rate, config.batch_size, config.max_length) == (1e-3, 16, 32)
+    assert (config.epochs, config.seed, config.metric) == (2, 7, "macro_f1")
+
+
+def test_a_metric_brings_its_own_direction() -> None:
+    study = resolved(objective={"metric": "loss"})
+    assert study.direction == "minimize"
+
+
+def test_enqueued_values_become_the_exact_choice_and_type() -> None:
+    study = resolved(enqueue=[{"batch_size": 32.0, "max_length": 50, "learning_rate": 3e-3}])
+    assert study.enqueue == ({"batch_size": 32, "max_length": 50, "learning_rate": 3e-3},)
+    entry = study.enqueue[0]
+    assert [type(entry[name]) for name in entry] == [int, int, float]
+
+
+def test_a_grid_lists_every_point_once_and_skips_what_was_enqueued() -> None:
+    space = {
+        "batch_size": {"type": "categorical", "choices": [16, 32]},
+        "max_length": {"type": "int", "low": 16, "high": 48, "step": 16},
+    }
+    study = resolved(
+        search_space=space,
+        sampler={"name": "grid"},
+        enqueue=[{"batch_size": 16, "max_length": 32}],
+    )
+    points = [study.fixed_params(number) for number in range(6)]
+    assert points[0] == {"batch_size": 16, "max_length": 32}
+    assert len({tuple(sorted(point.items())) for point in points}) == 6
+    with pytest.raises(IndexError):
+        study.fixed_params(6)
+
+
+def test_seeds_of_trials_differ_and_repeat() -> None:
+    seeds = [trial_seed(0, number) for number in range(100)]
+    assert len(set(seeds)) == 100
+    assert seeds == [trial_seed(0, number) for number in range(100)]
+    assert trial_seed(1, 0) != trial_seed(0, 0)
+
+
+RATE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-3}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "where"),
+    [
+        ({"search_space": {}}, "empty_search_space", ("search_space",)),
+        (
+            {"search_space": {"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-4}}},
+            "inverted_range",
+            ("search_space", "learning_rate"),
+        ),
+        (
+            {"search_space": {"batch_size": {"type": "categorical", "choices": []}}},
+            "empty_range",
+            ("search_space", "batch_size", "choices"),
+        ),
+        (
+            {"search_space": {"batch_size": {"type": "categorical", "choices": [0, 16]}}},
+            "invalid_value",
+            ("search_space", "batch_size", "choices", 0),
+        ),
+        (
+            {"search_space": {"batch_size": {"type": "categorical", "choices": [16, 16]}}},
+            "duplicate_choice",
+            ("search_space", "batch_size", "choices", 1),
+        ),
+        (
+            {"search_space": {"batch_size": {"type": "float", "low": 1, "high": 2}}},
+            "wrong_type",
+            ("search_space", "batch_size", "type"),
+        ),
+        (
+            {"search_space": {"momentum": {"type": "float", "low": 0, "high": 1}}},
+            "unknown_setting",
+            ("search_space", "momentum"),
+        ),
+        (
+            {"search_space": {"max_length": {"type": "int", "low": 16, "high": 513}}},
+            "max_length_over_positions",
+            ("search_space", "max_length"),
+        ),
+        (
+            {"search_space": RATE, "training": {"max_length": 600}},
+            "max_length_over_positions",
+            ("training", "max_length"),
+        ),
+        ({"training": {"batch_size": 0}}, "invalid_value", ("training", "batch_size")),
+        ({"training": {"learning_rat": 1}}, "unknown_setting", ("training", "learning_rat")),
+        (
+            {"search_space": RATE, "training": {"learning_rate": 1e-3}},
+            "fixed_and_searched",
+            ("search_space", "learning_rate"),
+        ),
+        ({"task": "token"}, "unsupported_task", ("task",)),
+        ({"objective": {"metric": "f2"}}, "unknown_metric", ("objective", "metric")),
+        (
+            {"objective": {"metric": "loss", "direction": "maximize"}},
+            "wrong_direction",
+            ("objective", "direction"),
+        ),
+        ({"enqueue": [{"epochs": 2}]}, "not_searched", ("enqueue", 0, "epochs")),
+        ({"enqueue": [{}, {"batch_size": 17}]}, "invalid_value", ("enqueue", 1, "batch_size")),
+        ({"enqueue": [{"learning_rate": 1.0}]}, "invalid_value", ("enqueue", 0, "learning_rate")),
+        ({"sampler": {"name": "grid"}}, "continuous_grid", ("search_space", "learning_rate")),
+        ({"pruner": {"name": "threshold"}}, "missing_bound", ("pruner",)),
+    ],
+)
+def test_bad_values_are_refused_with_their_place(
+    fields: dict[str, Any], code: str, where: tuple[str | int, ...]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        resolved(**fields)
+    assert (caught.value.code, caught.value.where) == (code, where)
