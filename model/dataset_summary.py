@@ -50,7 +50,8 @@ class SplitTally:
     words: "array[int]" = field(default_factory=lambda: array("I"))
 
     def add(self, text_a: str, text_b: str | None, label: str) -> None:
-        """Count a kept row. Raises `UnicodeEncodeError` for text that holds a lone surrogate."""
+        """Count a kept row. Raises `UnicodeEncodeError` when a part holds a lone surrogate."""
+        label.encode()
         self.labels[label] += 1
         self.text_hashes.append(_text_hash(text_a, text_b))
         self.words.append(len(text_a.split()) + (0 if text_b is None else len(text_b.split())))

@@ -1,6 +1,8 @@
 """What a device can do: which one to take, its name, and the precision it runs fast."""
 
+import contextlib
 import platform
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -53,3 +55,17 @@ def autocast(device: torch.device, precision: UsedPrecision) -> torch.autocast:
 
 def _cpu_multiplies_bf16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+@contextlib.contextmanager
+def fast_matrix_products(device: torch.device) -> Iterator[None]:
+    """On CUDA, let fp32 matrix products run on tensor cores (TF32), as bf16 ones do."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,6 +1,7 @@
 """Text lines of a file, with the decoding faults that name the line a person has to mend."""
 
 import codecs
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ _CHUNK_BYTES = 1 << 20
 def check_encoding(encoding: str) -> None:
     """Raise `InputError` ``unknown_encoding`` unless Python can decode text with ``encoding``."""
     try:
-        b"".decode(encoding)
+        io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     except (LookupError, ValueError) as error:
         raise InputError(
             "unknown_encoding",
@@ -34,7 +35,7 @@ def read_lines(path: Path, split: str, encoding: str, *, newline: str) -> Iterat
                 if "\0" in line:
                     raise InputError(
                         "nul_byte",
-                        f"Line {number} of {split} holds a NUL byte, so the file is not plain text. "
+                        f"Line {number} of {split} holds a NUL byte, so it is no plain text. "
                         "If it is UTF-16, set options.encoding to utf-16.",
                         (split, f"line {number}"),
                     )

@@ -12,7 +12,6 @@ from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
     f1_score,
-    matthews_corrcoef,
     precision_recall_fscore_support,
 )
 
@@ -63,13 +62,14 @@ def score(labels: tuple[str, ...], predictions: Predictions, loss: float) -> Eva
     for average in ("macro", "micro", "weighted"):
         value = f1_score(true, predicted, labels=ids, average=average, zero_division=0)
         metrics[f"{average}_f1"] = float(value)
-    metrics["mcc"] = float(matthews_corrcoef(true, predicted))
+    confusion = confusion_matrix(true, predicted, labels=ids).astype(np.int64)
+    metrics["mcc"] = matthews_correlation(confusion)
     metrics["loss"] = float(loss)
     return Evaluation(
         labels=labels,
         metrics=metrics,
         per_class=_per_class(labels, true, predicted),
-        confusion=confusion_matrix(true, predicted, labels=ids).astype(np.int64),
+        confusion=confusion,
         predictions=predictions,
     )
 
@@ -84,3 +84,28 @@ def _per_class(
         ClassMetrics(label, float(precision), float(recall), float(f1), int(support))
         for label, precision, recall, f1, support in zip(labels, *columns, strict=True)
     )
+
+
+def matthews_correlation(confusion: npt.NDArray[np.int64]) -> float:
+    """The multi-class Matthews correlation (Gorodkin 2004); 0 when either side has one class.
+
+    Computed here because scikit-learn's warns where a split and its predictions share one class.
+    """
+    true = confusion.sum(axis=1).astype(np.float64)
+    predicted = confusion.sum(axis=0).astype(np.float64)
+    rows = true.sum()
+    covariance = np.trace(confusion) * rows - true @ predicted
+    spread = np.sqrt((rows**2 - true @ true) * (rows**2 - predicted @ predicted))
+    return float(covariance / spread) if spread > 0 else 0.0
+
+
+def confused_pairs(evaluation: Evaluation, most: int) -> list[tuple[str, str, int]]:
+    """The ``most`` frequent (true label, predicted label, rows) off the diagonal, largest first."""
+    wrong = evaluation.confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    cells = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    pairs = (np.unravel_index(cell, wrong.shape) for cell in cells if wrong.flat[cell])
+    labels = evaluation.labels
+    return [
+        (labels[true], labels[predicted], int(wrong[true, predicted])) for true, predicted in pairs
+    ]

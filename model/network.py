@@ -7,12 +7,10 @@ is checked here instead: only the head and the pooler may be new.
 
 import contextlib
 import copy
-import inspect
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -26,8 +24,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from model.batches import Batch
-from model.checkpoint import ScratchSize
+from model.checkpoint import ScratchSize, model_files, read_checkpoint
 from model.errors import InputError
 
 DROPOUT_FIELDS = (
@@ -53,6 +50,10 @@ class BaseModel:
     config: PretrainedConfig
     weights: dict[str, torch.Tensor] | None
     """By the file's own names, on the CPU; None for a model that starts from random weights."""
+    max_positions: int
+    """The longest sequence, in tokens."""
+    tokenizer_files: tuple[Path, ...] = ()
+    """To be copied beside the trained weights; none when the vocabulary is trained here."""
 
     @property
     def memory_bytes(self) -> int:
@@ -66,48 +67,48 @@ def scratch_base(size: ScratchSize, vocab_size: int) -> BaseModel:
         hidden_size=size.hidden_size,
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
-        intermediate_size=size.ffn_size,
+        intermediate_size=size.intermediate_size,
         max_position_embeddings=size.max_positions,
         pad_token_id=0,
     )
-    return BaseModel(config, None)
+    return BaseModel(config, None, size.max_positions)
 
 
 def load_base(folder: Path) -> BaseModel:
     """Read a Hugging Face folder: `config.json` and safetensors, one file or shards.
 
-    Raises `InputError` `unknown_model` (no such files) or `broken_weights` (not readable).
+    Raises `InputError`: what `model.checkpoint` refuses, and `broken_weights`.
     """
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError("unknown_model", f"{folder}: {error}", ("model",)) from error
+    facts = read_checkpoint(folder)
+    paths = [folder / file.path for file in model_files(folder)]
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
     weights: dict[str, torch.Tensor] = {}
-    for path in _weight_files(folder):
-        try:
-            weights.update(load_file(path))
-        except SafetensorError as error:
-            raise InputError("broken_weights", f"{path}: {error}", ("model",)) from error
-    return BaseModel(config, weights)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    else:
-        names = {"model.safetensors"}
-    paths = [folder / name for name in sorted(names)]
     for path in paths:
-        if not path.is_file():
-            raise InputError("unknown_model", f"{path} is missing.", ("model",))
-    return paths
+        if path.suffix == ".safetensors":
+            weights.update(_read_weights(path))
+    others = ("config.json", "model.safetensors.index.json")
+    tokenizer_files = tuple(
+        path for path in paths if path.suffix != ".safetensors" and path.name not in others
+    )
+    return BaseModel(config, weights, facts.max_positions, tokenizer_files)
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError("broken_weights", f"{path}: {error}", ("model",)) from error
 
 
 def build_network(
-    base: BaseModel, labels: tuple[str, ...], *, dropout: float | None, trained: bool = False
+    base: BaseModel,
+    labels: tuple[str, ...],
+    *,
+    device: torch.device,
+    dropout: float | None,
+    trained: bool = False,
 ) -> PreTrainedModel:
-    """The classifier over ``labels``, fp32, on the CPU, new weights drawn from torch's generator.
+    """The classifier over ``labels``, in fp32; new weights are drawn from torch's CPU generator.
 
     ``dropout`` replaces every dropout probability of the model. ``trained`` refuses a base whose
     head is absent. Raises `InputError` `wrong_weights` when the weights are not those of the
@@ -116,23 +117,28 @@ def build_network(
     config = _classifier_config(base.config, labels, dropout)
     if base.weights is None:
         network = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-        return cast(PreTrainedModel, network)
+    else:
+        network = _load_weights(config, base.weights, trained)
+    return cast(PreTrainedModel, network.to(device))
+
+
+def _load_weights(config: PretrainedConfig, weights: dict[str, torch.Tensor], trained: bool) -> Any:
     with torch.device("meta"):
         kind = type(AutoModelForSequenceClassification.from_config(config))
-    # Loading keeps the given tensors as the parameters' storage: training would change the base.
-    weights = {name: tensor.clone() for name, tensor in base.weights.items()}
-    with _quiet_transformers():
+    with quiet_transformers():
         network, info = kind.from_pretrained(
             None,
             config=config,
-            state_dict=weights,
+            # Loading takes the given tensors as the parameters' storage, so training would
+            # change the shared base.
+            state_dict={name: tensor.clone() for name, tensor in weights.items()},
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
     new = set(info["missing_keys"]) | {name for name, *_ in info["mismatched_keys"]}
     _check_new_weights(new, network.base_model_prefix, trained)
-    return cast(PreTrainedModel, network)
+    return network
 
 
 def _classifier_config(
@@ -142,9 +148,7 @@ def _classifier_config(
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = "single_label_classification"
-    config._attn_implementation = "sdpa"
-    if config.model_type == "modernbert":
-        config.reference_compile = False
+    config._attn_implementation = None  # torch's own kernels where the architecture has them
     if dropout is not None:
         for name in DROPOUT_FIELDS:
             if hasattr(config, name):
@@ -169,7 +173,7 @@ def _check_new_weights(new: set[str], encoder: str, trained: bool) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -180,24 +184,3 @@ def _quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-def classify(network: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Logits [rows, labels] in fp32, whatever the autocast."""
-    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    if reads_type_ids(network):
-        inputs["token_type_ids"] = batch.token_type_ids
-    logits: torch.Tensor = network(**inputs).logits
-    return logits.float()
-
-
-def reads_type_ids(network: PreTrainedModel) -> bool:
-    """Whether the network tells the first text of a pair from the second by token type."""
-    if getattr(network.config, "type_vocab_size", 0) < 2:
-        return False
-    return "token_type_ids" in inspect.signature(network.forward).parameters
-
-
-def pad_id(network: PreTrainedModel) -> int:
-    """The id to pad with. RoBERTa counts positions by it, so the configuration's own is taken."""
-    return int(getattr(network.config, "pad_token_id", None) or 0)

@@ -50,18 +50,23 @@ def warmup_steps(total_steps: int, warmup_ratio: float) -> int:
     return math.ceil(total_steps * warmup_ratio)
 
 
-def learning_rate_factor(step: int, *, total_steps: int, warmup: int, schedule: Schedule) -> float:
-    """The share of the peak learning rate at ``step`` (0-based), in (0, 1].
+def learning_rate(config: TrainConfig, step: int, *, total_steps: int, warmup: int) -> float:
+    """The rate of ``step`` (0-based), in (0, peak].
 
-    It climbs linearly over ``warmup`` steps, reaches 1 at the last of them, and then decays so
-    that it would be 0 at ``total_steps``. No step is wasted at a rate of zero, neither the first
-    nor the last.
+    It climbs linearly over ``warmup`` steps, stands at its peak at the last of them, and then
+    decays so that it would be 0 at ``total_steps``. No step is wasted at a rate of zero, neither
+    the first nor the last.
     """
     if step < warmup:
-        return (step + 1) / warmup
-    if schedule == "constant":
-        return 1.0
+        return config.learning_rate * (step + 1) / warmup
     done = (step - warmup) / (total_steps - warmup)
+    return config.learning_rate * _decay(config.lr_schedule, done)
+
+
+def _decay(schedule: Schedule, done: float) -> float:
+    """``done`` is the share of the steps after the warm-up that are past, in [0, 1)."""
     if schedule == "linear":
         return 1.0 - done
-    return 0.5 * (1.0 + math.cos(math.pi * done))
+    if schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * done))
+    return 1.0

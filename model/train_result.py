@@ -7,7 +7,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from model.devices import UsedPrecision
+from model.export import TrainedModel, save_model
 from model.metrics import ClassMetrics, Evaluation, Predictions
+from model.model_card import model_card
 
 Decision = Literal["continue", "stop"]
 State = Literal["completed", "stopped"]
@@ -15,33 +18,37 @@ State = Literal["completed", "stopped"]
 
 @dataclass(frozen=True, slots=True)
 class EpochReport:
+    """One finished epoch."""
+
     epoch: int
     """0-based."""
     metrics: dict[str, float]
     """The validation metrics, and `train_loss` and `learning_rate` as the epoch ended."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainResult:
     """The outcome of a run. All figures are those of the best epoch on the validation split."""
 
     state: State
-    """`stopped` when the caller ended the run before its last epoch was done."""
+    """`stopped` when the caller ended the run, whether between steps or after an epoch."""
     epochs: tuple[EpochReport, ...]
     labels: tuple[str, ...]
     best_epoch: int | None
-    """0-based; None when no epoch was finished, and then `best` is None too."""
+    """0-based; None when no epoch was finished, and then `best` and `value` are None too."""
     best: Evaluation | None
     value: float | None
     """The objective metric at the best epoch."""
+    trained: TrainedModel | None
+    """The best epoch's weights, on the CPU."""
     truncated_share: float
     """Share of the train rows that lost tokens to `max_length`."""
     steps: int
     """Optimizer steps made."""
     train_seconds: float
-    """Wall clock of the whole run, evaluation included, loading excluded."""
+    """Wall clock of the run, evaluation included, loading and tokenizing excluded."""
     device_name: str
-    precision: Literal["fp32", "bf16"]
+    precision: UsedPrecision
     """What was used, where the configuration may have said `auto`."""
 
     @property
@@ -51,6 +58,7 @@ class TrainResult:
 
     @property
     def per_class(self) -> tuple[ClassMetrics, ...]:
+        """In the order of the labels; empty when no epoch was finished."""
         return () if self.best is None else self.best.per_class
 
     @property
@@ -60,8 +68,18 @@ class TrainResult:
 
     @property
     def predictions(self) -> Predictions | None:
+        """One entry per validation row."""
         return None if self.best is None else self.best.predictions
 
     def save(self, folder: Path) -> None:
-        """Write the best epoch's model as a Hugging Face folder (see `model.export`)."""
-        raise NotImplementedError
+        """Write the best epoch's model as a Hugging Face folder with a model card.
+
+        Raises `InputError` `folder_exists` when ``folder`` holds anything, and `ValueError` when
+        no epoch was finished.
+        """
+        if self.trained is None or self.best is None or self.best_epoch is None:
+            raise ValueError("no epoch was finished, so there is no model to save")
+        card = model_card(
+            self.trained.settings, self.best, self.best_epoch, self.trained.dataset_key
+        )
+        save_model(folder, self.trained, card)

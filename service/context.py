@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from service.dispatch import Dispatcher
 from service.folders import Folders
+from service.models import ModelCatalogue
 from service.settings import Settings
 from service.store.database import Database
 from service.waking import Waker
@@ -18,6 +19,7 @@ class ServerContext:
     settings: Settings
     database: Database
     folders: Folders
+    models: ModelCatalogue
     optuna: OptunaAdapter
     dispatcher: Dispatcher
     waker: Waker

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     Index,
+    MetaData,
     String,
     Text,
     TypeDecorator,
@@ -44,6 +45,14 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
+    # Constraints need names before a later migration can change them.
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
     type_annotation_map = {
         datetime: UtcDateTime,
         dict[str, Any]: JSON,
@@ -174,6 +183,8 @@ class Attempt(Base):
     worker_id: Mapped[str] = mapped_column(ForeignKey("worker.id"))
     slot: Mapped[int]
     request_id: Mapped[str] = mapped_column(String(100))
+    lease_s: Mapped[float]
+    """How long each renewal of this attempt extends its lease."""
     outcome: Mapped[str | None] = mapped_column(String(64))
     """null while it runs; completed, pruned, failed, crashed, lost, released, cancelled."""
     info: Mapped[dict[str, Any] | None]

@@ -4,12 +4,18 @@ A worker names ``(trial_id, attempt)`` in every later call; once another attempt
 answer is 409 and nothing changes.
 """
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from model.config import Scalar
 from studies.wire.base import Answer, Request, Utc
+
+
+PRINTABLE = r"^[^\x00-\x1f]+$"
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Device(Request):
@@ -26,9 +32,9 @@ class Device(Request):
 class LeaseRequest(Request):
     """A claim. The same (worker, slot, request_id) sent again gets the same lease."""
 
-    worker: str = Field(min_length=1, max_length=200)
+    worker: str = Field(max_length=200, pattern=PRINTABLE)
     slot: int = Field(0, ge=0, le=1000)
-    request_id: str = Field(min_length=1, max_length=100)
+    request_id: str = Field(max_length=100, pattern=PRINTABLE)
     lease_s: float | None = Field(None, gt=0)
     wait_s: float = Field(0, ge=0, le=20)
     device: Device | None = None
@@ -84,8 +90,9 @@ class Lease(Answer):
 
 
 class EpochMetrics(Request):
-    epoch: int = Field(ge=0)
-    metrics: dict[str, float]
+    epoch: Count
+    metrics: Mapping[str, float | None]
+    """null, or left out: not a finite number."""
 
 
 class RenewRequest(Request):
@@ -108,19 +115,19 @@ class RenewAnswer(Answer):
 
 class ClassMetrics(Request):
     label: str
-    precision: float
-    recall: float
-    f1: float
-    support: int
+    precision: Share
+    recall: Share
+    f1: Share
+    support: Count
 
 
 class ConfusionMatrix(Request):
     """Counts over the labels, rows true, columns predicted."""
 
     labels: list[str]
-    matrix: list[list[int]]
-    head: str = "label"
-    kind: str = "multiclass"
+    matrix: list[list[Count]]
+    head: str = Field("label", min_length=1, max_length=100)
+    kind: str = Field("multiclass", min_length=1, max_length=20)
     unit: Literal["rows", "tokens", "entities"] = "rows"
 
 
@@ -129,8 +136,8 @@ class ResultRequest(Request):
 
     state: Literal["completed", "pruned"] = "completed"
     value: float | None = None
-    best_epoch: int | None = None
-    metrics: dict[str, float] = {}
+    best_epoch: Count | None = None
+    metrics: Mapping[str, float | None] = {}
     per_class: list[ClassMetrics] = []
     confusion: ConfusionMatrix | None = None
     info: dict[str, Any] = {}
@@ -150,6 +157,14 @@ class ReleaseRequest(Request):
     """A worker gives a trial back unharmed (drain, shutdown): it counts toward nothing."""
 
     reason: str = Field("drain", max_length=200)
+
+
+class UploadAnswer(Answer):
+    """An artifact as it was stored."""
+
+    name: str
+    sha256: str
+    bytes: int
 
 
 class EndAnswer(Answer):

@@ -1,0 +1,75 @@
+"""A trained model as the folder that every Hugging Face tool loads."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModelForSequenceClassification, PretrainedConfig
+
+from model.config import TrainConfig
+from model.errors import InputError
+from model.network import quiet_transformers
+from model.vocabulary import save_tokenizer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedModel:
+    """Everything that a saved model needs, off the training device."""
+
+    config: PretrainedConfig
+    weights: dict[str, torch.Tensor]
+    """The network's state, on the CPU."""
+    tokenizer: Tokenizer
+    tokenizer_files: tuple[Path, ...]
+    """The base model's own files, copied as they are; none for a vocabulary trained here."""
+    settings: TrainConfig
+    dataset_key: str
+
+
+def save_model(folder: Path, trained: TrainedModel, card: str) -> None:
+    """Write `config.json`, `model.safetensors`, the tokenizer and `README.md`, all or nothing.
+
+    Raises `InputError` `folder_exists` when ``folder`` holds anything.
+    """
+    check_folder_free(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
+        partial = Path(name) / "model"
+        partial.mkdir()
+        _save_network(partial, trained)
+        _save_tokenizer(partial, trained)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        partial.replace(folder)
+
+
+def check_folder_free(folder: Path) -> None:
+    """Raise `InputError` `folder_exists` unless ``folder`` is absent or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError("folder_exists", f"{folder} exists and is not empty.", ("out",))
+
+
+def _save_network(folder: Path, trained: TrainedModel) -> None:
+    with torch.device("meta"):  # the weights are given; only the architecture is needed
+        network = AutoModelForSequenceClassification.from_config(trained.config)
+    with quiet_transformers():
+        network.save_pretrained(folder, state_dict=dict(trained.weights))
+
+
+def _save_tokenizer(folder: Path, trained: TrainedModel) -> None:
+    if not trained.tokenizer_files:
+        save_tokenizer(trained.tokenizer, folder)
+    for path in trained.tokenizer_files:
+        shutil.copyfile(path, folder / path.name)
+    _record_truncation(folder / "tokenizer_config.json", trained.settings)
+
+
+def _record_truncation(path: Path, settings: TrainConfig) -> None:
+    """Let `truncation=True` cut texts as the training did (`head_tail` has no such setting)."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content["model_max_length"] = settings.max_length
+    content["truncation_side"] = "left" if settings.truncation == "tail" else "right"
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,68 @@
+"""Optuna's web pages inside our server, for looking only.
+
+The pages have addresses of their own at the root (`/dashboard`, `/api`, …), no log-in and no
+read-only mode. So exactly those addresses are routed to them, behind our own keys like everything
+else, and requests that would change something are refused: our tables would not know.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
+
+from a2wsgi import WSGIMiddleware
+from a2wsgi.wsgi_typing import WSGIApp
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
+from starlette.routing import Route
+
+from studies.optuna_adapter import OptunaAdapter
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+PATHS = (
+    "/dashboard",
+    "/dashboard/{path:path}",
+    "/api/{path:path}",
+    "/static/{path:path}",
+    "/csv/{path:path}",
+    "/favicon.ico",
+)
+THREADS = 4
+
+
+def mount_dashboard(app: Starlette, adapter: OptunaAdapter) -> None:
+    """Serve the pages under their own addresses; the root leads to them.
+
+    They are plain routes, not a mount at the root, so that an unknown address or a wrong method
+    under `/v1` keeps its own answer.
+    """
+    guarded = cast(WSGIApp, read_only(adapter.wsgi_app()))  # the same protocol, typed twice
+    pages = WSGIMiddleware(guarded, workers=THREADS)
+    app.router.routes.append(Route("/", _to_dashboard, include_in_schema=False))
+    app.router.routes.extend(Route(path, pages, include_in_schema=False) for path in PATHS)
+
+
+def read_only(app: "WSGIApplication") -> "WSGIApplication":
+    """The pages without their writes: those are answered 403, in their JSON and in ours."""
+
+    def guarded(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return _refuse(start_response)
+        # The pages read this header without asking whether it came.
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")
+        return app(environ, start_response)
+
+    return guarded
+
+
+def _refuse(start_response: "StartResponse") -> Iterable[bytes]:
+    detail = "These pages only show studies; change them with the command line or under /v1."
+    answer = {"error": "read_only_pages", "detail": detail, "where": [], "reason": detail}
+    start_response("403 Forbidden", [("Content-Type", "application/json")])
+    return [json.dumps(answer).encode()]
+
+
+async def _to_dashboard(_request: Request) -> RedirectResponse:
+    return RedirectResponse("/dashboard")

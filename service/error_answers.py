@@ -1,0 +1,111 @@
+"""Turns every error into the one error body: a code, a sentence, and the path to what is wrong."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from model.errors import InputError
+from service.errors import ServiceError
+from studies.wire.base import ErrorAnswer
+
+logger = logging.getLogger(__name__)
+
+MAX_PROBLEMS_TOLD = 5
+RETRY_AFTER_S = 2
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+def install_error_answers(app: FastAPI) -> None:
+    """Register the handlers; errors that no one foresaw are logged with their traceback."""
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(InputError, _input_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OperationalError, _database_error)
+    app.add_exception_handler(PoolTimeoutError, _database_error)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+def _answer(
+    status: int,
+    code: str,
+    detail: str,
+    where: Sequence[str | int] = (),
+    headers: dict[str, str] | None = None,
+) -> JSONResponse:
+    body = ErrorAnswer(error=code, detail=detail, where=list(where)).model_dump()
+    return JSONResponse(body, status_code=status, headers=headers)
+
+
+def _service_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    return _answer(error.status, error.code, error.detail, error.where)
+
+
+def _input_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, InputError)
+    return _answer(422, error.code, error.detail, ["body", *error.where])
+
+
+def _validation_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problems = [(clean_path(p["loc"], error.body), p["msg"]) for p in error.errors()]
+    told = list(dict.fromkeys(_sentence(path, message) for path, message in problems))
+    detail = "; ".join(told[:MAX_PROBLEMS_TOLD])
+    if len(told) > MAX_PROBLEMS_TOLD:
+        detail += f"; and {len(told) - MAX_PROBLEMS_TOLD} more"
+    return _answer(422, "invalid_request", detail, problems[0][0])
+
+
+def _sentence(path: Sequence[str | int], message: str) -> str:
+    if message == "Extra inputs are not permitted":
+        message = "there is no such field"
+    return f"{'.'.join(map(str, path[1:])) or path[0]}: {message}"
+
+
+def clean_path(path: Sequence[str | int], body: Any) -> list[str | int]:
+    """Drop from pydantic's path the names of union members, which the body does not hold.
+
+    ``search_space, learning_rate, float, low`` becomes ``search_space, learning_rate, low``.
+    """
+    if not path or path[0] != "body":
+        return list(path)
+    cleaned: list[str | int] = ["body"]
+    here = body
+    for index, part in enumerate(path[1:], start=2):
+        last = index == len(path)
+        if isinstance(here, dict) and (part in here or last):
+            cleaned.append(part)
+            here = here.get(part)
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            cleaned.append(part)
+            here = here[part]
+        elif not isinstance(here, dict | list):
+            break
+    return cleaned
+
+
+def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _HTTP_CODES.get(error.status_code, "bad_request")
+    headers = dict(error.headers) if error.headers else None
+    return _answer(error.status_code, code, str(error.detail), headers=headers)
+
+
+def _database_error(request: Request, error: Exception) -> Response:
+    logger.error("%s %s: the database failed", request.method, request.url.path, exc_info=error)
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    detail = "The database does not answer now; try again."
+    return _answer(503, "database_unavailable", detail, headers=headers)
+
+
+def _unforeseen(request: Request, error: Exception) -> Response:
+    logger.error("%s %s: unforeseen error", request.method, request.url.path, exc_info=error)
+    return _answer(500, "internal_error", "The server made an error; its log has the details.")

@@ -1,0 +1,126 @@
+"""Runs the server inside this process: binds the port first, so that a taken one is said plainly,
+and stops without waiting for open polls."""
+
+import errno
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from service.app import create_app
+from service.settings import Settings
+
+BACKLOG = 2048
+GRACE_S = 3
+"""How long requests under way may take when the server stops."""
+
+
+class PortTakenError(OSError):
+    """Another program listens on the address already."""
+
+
+class StartupError(RuntimeError):
+    """The application failed while it started."""
+
+
+class HostedServer(uvicorn.Server):
+    """The server on a socket of ours.
+
+    The first SIGINT or SIGTERM calls ``on_signal``, which ends the server by `stop` when it has
+    put the rest of the process in order; the second one stops it at once.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        *,
+        on_signal: Callable[[], None] | None = None,
+        access_log: bool = False,
+    ) -> None:
+        app = create_app(settings)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=access_log,
+                timeout_graceful_shutdown=GRACE_S,
+                timeout_keep_alive=30,
+            )
+        )
+        self._app = app
+        self._listener = listener
+        self._on_signal = on_signal
+        self._signals = 0
+        self.ended = threading.Event()
+
+    def host(self) -> None:
+        """Serve until `stop`. In the main thread it takes SIGINT and SIGTERM meanwhile.
+
+        Raises `StartupError`; the log says what was wrong.
+        """
+        try:
+            self.run(sockets=[self._listener])
+        except SystemExit as error:
+            raise StartupError("The server did not start; its log above says why.") from error
+        finally:
+            self.ended.set()
+
+    def stop(self) -> None:
+        self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Not recorded by uvicorn's own handler: it would raise the signal anew at the end, and
+        # kill this process before its workers are seen off.
+        del sig, frame
+        self._signals += 1
+        if self._signals == 1 and self._on_signal is not None:
+            self._on_signal()
+        else:
+            self.force_exit = self._signals > 1
+            self.stop()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Long polls end now; otherwise each would hold the server up for its whole wait.
+        self._app.state.context.waker.close()
+        await super().shutdown(sockets)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises `PortTakenError`, or `OSError` for an
+    address that this machine does not have."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        place = f"{host}:{port}"
+        if error.errno == errno.EADDRINUSE:
+            raise PortTakenError(
+                f"{place} is taken by another program. Stop it, or choose another port with --port."
+            ) from error
+        raise OSError(error.errno, f"Cannot listen on {place}: {error.strerror}") from error
+    return listener
+
+
+def address(listener: socket.socket) -> str:
+    """Where this machine reaches the socket: loopback when it listens on every address."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def log_to_stderr(level: str) -> None:
+    """One line per record, with time, level and logger."""
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    # They name every request at INFO.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)

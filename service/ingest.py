@@ -1,0 +1,104 @@
+"""From an upload to a data set: read and checked once, published whole, named by its content."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.exc import IntegrityError
+
+from model.config import DataOptions
+from model.data import fingerprint, normalise
+from model.dataset_summary import DataSummary
+from model.errors import InputError
+from service.folders import Folders
+from service.store.database import Database
+from service.store.datasets import add_dataset
+from service.upload import Upload
+
+MAX_NAME_CHARS = 300
+_OPTION_NAMES = tuple(field.name for field in dataclasses.fields(DataOptions))
+
+
+def ingest(database: Database, folders: Folders, upload: Upload) -> str:
+    """Normalise and publish the uploaded files and return the data set's id.
+
+    Equal content gives the same data set, whoever else uploads it at the same time. Raises
+    `InputError` and then leaves nothing behind.
+    """
+    options = parse_options(upload.texts.get("options"))
+    name = _name(upload)
+    normalised = upload.folder / "normalised"
+    summary = normalise(upload.files, options, normalised)
+    dataset_id = fingerprint(summary, options)
+    # The files first: a crash before the row leaves a folder that the next such upload takes over.
+    publish_folder(normalised, folders.dataset(dataset_id))
+    _record(database, dataset_id, name or dataset_id, options, summary)
+    return dataset_id
+
+
+def parse_options(text: str | None) -> DataOptions:
+    """Read the form field ``options``. Raises `InputError` ``unknown_option``, ``invalid_value``
+    or ``bad_json``."""
+    if text is None or not text.strip():
+        return DataOptions()
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise InputError("bad_json", f"options is not JSON: {error}.", ("options",)) from error
+    if not isinstance(values, dict):
+        raise InputError("bad_json", "options must be a JSON object.", ("options",))
+    return _checked_options(values)
+
+
+def _checked_options(values: dict[str, Any]) -> DataOptions:
+    for name in values:
+        if name not in _OPTION_NAMES:
+            known = ", ".join(_OPTION_NAMES)
+            detail = f"There is no option {name!r}. Known: {known}."
+            raise InputError("unknown_option", detail, ("options", name))
+    try:
+        return TypeAdapter(DataOptions).validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        detail = f"options.{name}: {first['msg']}; got {values[name]!r}."
+        raise InputError("invalid_value", detail, ("options", name)) from error
+
+
+def _name(upload: Upload) -> str:
+    name = upload.texts.get("name", "").strip()
+    if len(name) > MAX_NAME_CHARS:
+        detail = f"A data set's name may have {MAX_NAME_CHARS} characters; this one has {len(name)}."
+        raise InputError("invalid_value", detail, ("name",))
+    return name or PurePosixPath(upload.filenames["train"]).stem[:MAX_NAME_CHARS]
+
+
+def publish_folder(folder: Path, target: Path) -> None:
+    """Rename ``folder`` to ``target`` once its files are on the disk; an existing one stays."""
+    for file in folder.iterdir():
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.rename(target)
+    except OSError:
+        # A folder that is there has the same content, since its name says so.
+        if not target.is_dir():
+            raise
+
+
+def _record(
+    database: Database, dataset_id: str, name: str, options: DataOptions, summary: DataSummary
+) -> None:
+    facts = {"options": dataclasses.asdict(options), "summary": dataclasses.asdict(summary)}
+    try:
+        with database.transaction() as session:
+            add_dataset(session, dataset_id, name=name, **facts)
+    except IntegrityError:
+        # On PostgreSQL an equal upload may commit between our look and our insert; then it is
+        # there, and adding it again changes nothing.
+        with database.transaction() as session:
+            add_dataset(session, dataset_id, name=name, **facts)

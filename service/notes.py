@@ -1,0 +1,166 @@
+"""Markdown notes for Optuna's pages: what a trial reached, and where its model goes wrong."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from model.config import Scalar
+from studies.wire.trials import ClassScore
+
+Matrix = Sequence[Sequence[int]]
+
+WHOLE_MATRIX_CLASSES = 12
+"""Up to this many classes the whole matrix is a table; beyond, its largest confusions."""
+LARGEST_CONFUSIONS = 15
+LABEL_CHARS = 40
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#<>|~$&!:@])")
+
+
+def trial_note(
+    *,
+    number: int,
+    metric: str,
+    value: float,
+    params: Mapping[str, Scalar],
+    metrics: Mapping[str, float],
+    labels: Sequence[str],
+    matrix: Matrix,
+    per_class: Sequence[ClassScore],
+    image_url: str,
+) -> str:
+    """The note on a trial's page. ``matrix`` is the validation split's, in ``labels`` order."""
+    return _paragraphs(
+        f"## Trial {number}: {escaped(metric)} {value:.4f}",
+        parameters(params),
+        scores(metrics),
+        *_confusions(f"trial {number}", labels, matrix, image_url),
+        class_scores(per_class),
+    )
+
+
+def study_note(
+    *,
+    metric: str,
+    best_number: int,
+    value: float,
+    params: Mapping[str, Scalar],
+    metrics: Mapping[str, float],
+    test_metrics: Mapping[str, float] | None,
+    labels: Sequence[str],
+    matrix: Matrix,
+    per_class: Sequence[ClassScore],
+    image_url: str,
+) -> str:
+    """The note on a study's page: its best trial so far, and the test split once it was opened."""
+    test = ["### On the test split", scores(test_metrics)] if test_metrics else []
+    return _paragraphs(
+        f"## Best so far: trial {best_number}, {escaped(metric)} {value:.4f}",
+        parameters(params),
+        "### On the validation split",
+        scores(metrics),
+        *test,
+        *_confusions(f"trial {best_number}", labels, matrix, image_url),
+        class_scores(per_class),
+    )
+
+
+def parameters(params: Mapping[str, Scalar]) -> str:
+    """A table of the values a trial ran with."""
+    return table(
+        ("parameter", "value"), [(escaped(name), _scalar(params[name])) for name in params]
+    )
+
+
+def scores(metrics: Mapping[str, float]) -> str:
+    """A table of metrics, each with four decimals."""
+    rows = [(escaped(name), f"{value:.4f}") for name, value in metrics.items()]
+    return table(("metric", "value"), rows, numbers=1)
+
+
+def class_scores(per_class: Sequence[ClassScore]) -> str:
+    """A table of the classes, worst F1 first when they are too many to show all."""
+    shown = list(per_class)
+    heading = "### Per class"
+    if len(shown) > WHOLE_MATRIX_CLASSES:
+        shown = sorted(shown, key=lambda score: score.f1)[:LARGEST_CONFUSIONS]
+        heading = f"### The {len(shown)} classes with the lowest F1"
+    rows = [
+        (
+            escaped(score.label),
+            f"{score.precision:.3f}",
+            f"{score.recall:.3f}",
+            f"{score.f1:.3f}",
+            str(score.support),
+        )
+        for score in shown
+    ]
+    columns = ("class", "precision", "recall", "F1", "rows")
+    return f"{heading}\n\n{table(columns, rows, numbers=4)}" if rows else ""
+
+
+def confusion_table(labels: Sequence[str], matrix: Matrix) -> str:
+    """The whole matrix: a row per true label, a column per prediction, zeros as dots."""
+    names = [escaped(label) for label in labels]
+    rows = []
+    for index, counts in enumerate(matrix):
+        cells = [str(count) if count else "·" for count in counts]
+        cells[index] = f"**{counts[index]}**"
+        total = sum(counts)
+        recall = f"{counts[index] / total:.0%}" if total else "–"
+        rows.append((names[index], *cells, recall))
+    return table(("true ↓ predicted →", *names, "recall"), rows, numbers=len(names) + 1)
+
+
+def largest_confusions(labels: Sequence[str], matrix: Matrix) -> str:
+    """The cells off the diagonal with the highest counts; ties in the order of the labels."""
+    cells = [
+        (count, true, predicted)
+        for true, counts in enumerate(matrix)
+        for predicted, count in enumerate(counts)
+        if count and true != predicted
+    ]
+    cells.sort(key=lambda cell: (-cell[0], cell[1], cell[2]))
+    rows = [
+        (
+            escaped(labels[true]),
+            escaped(labels[predicted]),
+            str(count),
+            f"{count / sum(matrix[true]):.0%}",
+        )
+        for count, true, predicted in cells[:LARGEST_CONFUSIONS]
+    ]
+    if not rows:
+        return "No row was confused."
+    return table(("true", "predicted", "rows", "of the class"), rows, numbers=2)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int = 0) -> str:
+    """A Markdown table whose last ``numbers`` columns are set to the right."""
+    words = len(columns) - numbers
+    rule = ["---"] * words + ["--:"] * numbers
+    return "\n".join("| " + " | ".join(line) + " |" for line in (columns, rule, *rows))
+
+
+def escaped(text: str) -> str:
+    """Text as it stands: no markup, no line breaks, at most `LABEL_CHARS` characters."""
+    line = " ".join(text.split()) or "(empty)"
+    if len(line) > LABEL_CHARS:
+        line = line[: LABEL_CHARS - 1] + "…"
+    return _MARKUP.sub(r"\\\1", line)
+
+
+def _confusions(
+    whose: str, labels: Sequence[str], matrix: Matrix, image_url: str
+) -> tuple[str, str, str]:
+    heading = "### Confusion matrix (validation)"
+    image = f"![Confusion matrix of {whose}: rows are true labels]({image_url})"
+    if len(labels) <= WHOLE_MATRIX_CLASSES:
+        return heading, image, confusion_table(labels, matrix)
+    return heading, image, largest_confusions(labels, matrix)
+
+
+def _scalar(value: Scalar) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else escaped(str(value))
+
+
+def _paragraphs(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,0 +1,118 @@
+"""Data sets: upload, list, read, and the normalised files that workers fetch."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+from fastapi.responses import FileResponse
+
+from service.context import Context
+from service.cursors import Cursor, Limit, cut_page, decode_cursor
+from service.errors import NotFoundError
+from service.ingest import ingest
+from service.routes.documented import errors
+from service.store.datasets import get_dataset, get_file, list_datasets, split_files
+from service.store.tables import Dataset, DatasetFile
+from service.upload import ReceivedUpload
+from studies.wire.base import Page
+from studies.wire.datasets import DatasetAnswer, StoredFile
+
+router = APIRouter(prefix="/v1/datasets", tags=["data sets"])
+DatasetId = Annotated[str, Path(pattern=r"^[^\x00]{1,100}$", description="A data set's id")]
+
+_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["train"],
+                    "properties": {
+                        "train": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "CSV, TSV, JSONL or Parquet with a text and a label",
+                        },
+                        "validation": {"type": "string", "format": "binary"},
+                        "test": {"type": "string", "format": "binary"},
+                        "options": {
+                            "type": "string",
+                            "description": "JSON: column names, delimiter, encoding, fractions …",
+                            "example": '{"label": "topic", "validation_fraction": 0.2}',
+                        },
+                        "name": {"type": "string", "example": "tickets"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("", status_code=201, openapi_extra=_FORM, responses=errors(400, 413, 415, 422))
+def upload_dataset(upload: ReceivedUpload, context: Context) -> DatasetAnswer:
+    """Upload a data set
+
+    The files are read once, checked and stored in one normal form. The id names the content: the
+    same files with the same fractions give the same data set.
+    """
+    dataset_id = ingest(context.database, context.folders, upload)
+    return read_dataset(dataset_id, context)
+
+
+@router.get("", responses=errors(422))
+def read_datasets(
+    context: Context, cursor: Cursor = None, limit: Limit = 50
+) -> Page[DatasetAnswer]:
+    """List data sets, newest first"""
+    place = decode_cursor(cursor, str, str)
+    after = None if place is None else (datetime.fromisoformat(str(place[0])), str(place[1]))
+    with context.database.reading() as session:
+        datasets, next_cursor = cut_page(
+            list_datasets(session, limit=limit, after=after),
+            limit,
+            lambda dataset: (dataset.created_at.isoformat(), dataset.id),
+        )
+        files = split_files(session, [dataset.id for dataset in datasets])
+    items = [_answer(dataset, files[dataset.id]) for dataset in datasets]
+    return Page(items=items, next_cursor=next_cursor)
+
+
+@router.get("/{dataset_id}", responses=errors(404))
+def read_dataset(dataset_id: DatasetId, context: Context) -> DatasetAnswer:
+    """Read a data set's facts"""
+    with context.database.reading() as session:
+        dataset = get_dataset(session, dataset_id)
+        return _answer(dataset, split_files(session, [dataset_id])[dataset_id])
+
+
+@router.get("/{dataset_id}/files/{name}", response_class=FileResponse, responses=errors(404))
+def download_file(
+    dataset_id: DatasetId,
+    name: Annotated[str, Path(pattern=r"^[^\x00]{1,100}$", examples=["train", "indices-0"])],
+    context: Context,
+) -> FileResponse:
+    """Download a normalised Parquet file
+
+    ``name`` is train, validation, test, or ``indices-<study seed>``. The ETag is its sha256.
+    """
+    with context.database.reading() as session:
+        file = get_file(session, dataset_id, name)
+    path = context.folders.dataset(dataset_id) / f"{file.split}.parquet"
+    if not path.is_file():
+        raise NotFoundError(f"The file {path.name} is gone from the disk.", code="file_gone")
+    headers = {"ETag": f'"{file.sha256}"', "Cache-Control": "private, immutable"}
+    return FileResponse(path, media_type="application/vnd.apache.parquet", headers=headers)
+
+
+def _answer(dataset: Dataset, files: list[DatasetFile]) -> DatasetAnswer:
+    stored = {file.split: StoredFile(sha256=file.sha256, bytes=file.bytes) for file in files}
+    facts = {key: value for key, value in dataset.summary.items() if key != "files"}
+    return DatasetAnswer(
+        id=dataset.id,
+        name=dataset.name,
+        files=stored,
+        created_at=dataset.created_at,
+        **facts,
+    )

@@ -1,0 +1,41 @@
+"""Liveness, readiness and metrics."""
+
+from fastapi import APIRouter
+from fastapi.responses import PlainTextResponse
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.responses import JSONResponse
+
+from service.context import Context
+from service.prometheus import render_metrics
+from service.routes.documented import errors
+from studies.wire.base import ErrorAnswer
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", response_class=PlainTextResponse)
+def healthz() -> str:
+    """Whether the process answers; needs no key"""
+    return "ok\n"
+
+
+@router.get("/readyz", responses={503: {"model": ErrorAnswer, "description": "No database"}})
+def readyz(context: Context) -> JSONResponse:
+    """Whether the server can serve: its database answers; needs no key"""
+    try:
+        with context.database.reading() as session:
+            session.execute(text("SELECT 1"))
+    except SQLAlchemyError as error:
+        reason = type(error).__name__
+        body = ErrorAnswer(error="not_ready", detail=f"The database does not answer ({reason}).")
+        return JSONResponse(body.model_dump(), status_code=503)
+    return JSONResponse({"status": "ready"})
+
+
+@router.get("/metrics", response_class=PlainTextResponse, responses=errors())
+def metrics(context: Context) -> PlainTextResponse:
+    """Counts for Prometheus"""
+    with context.database.reading() as session:
+        body = render_metrics(session)
+    return PlainTextResponse(body, media_type="text/plain; version=0.0.4; charset=utf-8")

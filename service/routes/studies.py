@@ -1,0 +1,144 @@
+"""Studies: submit, validate, list, read, cancel, and the best trial's model."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Path, Query
+
+from service.context import Context
+from service.cursors import Cursor, Limit, cut_page, decode_cursor
+from service.errors import ServiceError
+from service.routes.documented import errors
+from service.store.completion import cancel_study
+from service.store.studies import get_study, list_studies
+from service.study_answers import answer_studies
+from service.submission import submit
+from service.validation import validate
+from studies.spec import StudySpec
+from studies.states import StudyState
+from studies.wire.base import Page
+from studies.wire.studies import StudyAnswer, ValidationAnswer
+
+router = APIRouter(prefix="/v1/studies", tags=["studies"])
+StudyId = Annotated[str, Path(pattern=r"^[^\x00]{1,100}$", description="A study's id")]
+
+_EXAMPLES: dict[str, Any] = {
+    "smallest": {
+        "summary": "Every default",
+        "value": {"name": "tickets", "dataset": "9f2c4a7d01b3e856"},
+    },
+    "full": {
+        "summary": "Everything stated",
+        "value": {
+            "name": "tickets",
+            "dataset": "9f2c4a7d01b3e856",
+            "task": "single_label",
+            "model": "scratch:tiny",
+            "search_space": {
+                "learning_rate": {"type": "float", "low": 1e-4, "high": 3e-3, "log": True},
+                "batch_size": {"type": "categorical", "choices": [16, 32, 64]},
+                "max_length": {"type": "int", "low": 16, "high": 128, "step": 16},
+            },
+            "training": {"epochs": 3},
+            "objective": {"metric": "macro_f1", "direction": "maximize"},
+            "sampler": {"name": "tpe"},
+            "pruner": {"name": "median"},
+            "budget": {"n_trials": 20, "max_parallel": 4, "timeout_s": None},
+            "enqueue": [{"learning_rate": 5e-4, "batch_size": 32, "max_length": 64}],
+            "priority": 0,
+            "seed": 0,
+            "labels": {"team": "support"},
+        },
+    },
+}
+Spec = Annotated[StudySpec, Body(openapi_examples=_EXAMPLES)]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x20-\x7e]+$",
+        description="Sent again with the same study, it answers with the study of the first time",
+    ),
+]
+LabelFilters = Annotated[
+    list[str], Query(alias="label", description="`key:value`; several must all hold")
+]
+
+
+@router.post("", status_code=201, responses=errors(409, 422))
+def submit_study(
+    spec: Spec, context: Context, idempotency_key: IdempotencyKey = None
+) -> StudyAnswer:
+    """Submit a study
+
+    Everything is checked first; then the study and all of its trials are queued at once.
+    """
+    return read_study(submit(context, spec, idempotency_key), context)
+
+
+@router.post("/validate", responses=errors(422))
+def validate_study(spec: Spec, context: Context) -> ValidationAnswer:
+    """Check a study without storing it
+
+    Answers what the defaults resolve to, how long the texts are in word pieces, and the share of
+    them that each max_length of the search space would cut.
+    """
+    return validate(context, spec)
+
+
+@router.get("", responses=errors(422))
+def read_studies(
+    context: Context,
+    state: StudyState | None = None,
+    label: LabelFilters = [],  # noqa: B006 - FastAPI copies it
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[StudyAnswer]:
+    """List studies, newest first"""
+    place = decode_cursor(cursor, str)
+    with context.database.reading() as session:
+        studies, next_cursor = cut_page(
+            list_studies(
+                session,
+                limit=limit,
+                before_id=None if place is None else str(place[0]),
+                state=state,
+                labels=[_label_filter(text) for text in label],
+            ),
+            limit,
+            lambda study: (study.id,),
+        )
+        return Page(items=answer_studies(session, studies), next_cursor=next_cursor)
+
+
+def _label_filter(text: str) -> tuple[str, str]:
+    key, colon, value = text.partition(":")
+    if not colon or "\0" in text:
+        detail = f"A label filter reads key:value; got {text!r}."
+        raise FilterError(detail, where=["query", "label"])
+    return key, value
+
+
+class FilterError(ServiceError):
+    status = 422
+    code = "invalid_filter"
+
+
+@router.get("/{study_id}", responses=errors(404))
+def read_study(study_id: StudyId, context: Context) -> StudyAnswer:
+    """Read a study"""
+    with context.database.reading() as session:
+        return answer_studies(session, [get_study(session, study_id)])[0]
+
+
+@router.post("/{study_id}/cancel", responses=errors(404, 409))
+def cancel(study_id: StudyId, context: Context) -> StudyAnswer:
+    """Cancel a study
+
+    Queued trials never start; running ones are told to stop at their next renewal. Cancelling a
+    cancelled study changes nothing.
+    """
+    with context.database.transaction() as session:
+        cancel_study(session, get_study(session, study_id))
+    context.waker.wake()
+    return read_study(study_id, context)

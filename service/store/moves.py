@@ -1,0 +1,87 @@
+"""The only place that writes a state, and the event that tells of it.
+
+Callers hold the study's row lock (`lock_study`) whenever they change a trial's state, so that
+counts of running trials and "was that the last one?" are never decided twice at once. Rows are
+locked in the order worker, study, trial; a renewal locks its trial alone.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from sqlalchemy.orm import Session
+
+from service.errors import NotFoundError
+from service.store.events import append_event
+from service.store.tables import Attempt, Study, Trial
+from studies.states import (
+    STUDY_ENDED,
+    TRIAL_ENDED,
+    StudyState,
+    TrialState,
+    check_study_move,
+    check_trial_move,
+)
+
+
+def lock_study(session: Session, study_id: str) -> Study:
+    """The study, locked until the transaction ends. Raises `NotFoundError` ``unknown_study``."""
+    study = session.get(Study, study_id, with_for_update=True, populate_existing=True)
+    if study is None:
+        raise NotFoundError(f"There is no study {study_id}.", code="unknown_study")
+    return study
+
+
+def move_study(session: Session, study: Study, new: StudyState, **data: Any) -> None:
+    """Put the study in state ``new``; raises `IllegalMoveError`."""
+    check_study_move(cast(StudyState, study.state), new)
+    now = datetime.now(UTC)
+    study.state = new
+    if new == "running" and study.started_at is None:
+        study.started_at = now
+    if new in STUDY_ENDED:
+        study.finished_at = now
+    append_event(session, f"study.{new}", study_id=study.id, data=data)
+
+
+def move_trial(session: Session, trial: Trial, new: TrialState, **data: Any) -> None:
+    """Put the trial in state ``new``; off `running` its lease ends. Raises `IllegalMoveError`."""
+    check_trial_move(cast(TrialState, trial.state), new)
+    trial.state = new
+    if new != "running":
+        trial.lease_expires_at = None
+    if new == "queued":
+        trial.worker_id = None
+        trial.started_at = None
+    if new in TRIAL_ENDED:
+        trial.finished_at = datetime.now(UTC)
+    record_trial(session, trial, f"trial.{new}", **data)
+
+
+def record_trial(session: Session, trial: Trial, kind: str, **data: Any) -> None:
+    """Append an event about a trial, with its number and attempt."""
+    append_event(
+        session,
+        kind,
+        study_id=trial.study_id,
+        trial_id=trial.id,
+        data={"number": trial.number, "attempt": trial.attempt, "kind": trial.kind, **data},
+    )
+
+
+def fail_trial(session: Session, trial: Trial, code: str, detail: str) -> None:
+    """The trial is over without a result."""
+    trial.error_code = code
+    # PostgreSQL stores no NUL, and a crashed process may have printed some.
+    trial.error_detail = detail.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    move_trial(session, trial, "failed", code=code)
+
+
+def close_attempt(
+    session: Session, trial: Trial, outcome: str, info: dict[str, Any] | None = None
+) -> None:
+    """Write how the trial's present attempt ended."""
+    attempt = session.get(Attempt, (trial.id, trial.attempt), populate_existing=True)
+    if attempt is not None:
+        attempt.outcome = outcome
+        attempt.info = info
+        attempt.ended_at = datetime.now(UTC)

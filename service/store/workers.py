@@ -1,0 +1,69 @@
+"""Workers: who they are, when they were last heard of, and whether they are to take no more."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from service.errors import NotFoundError
+from service.store.tables import Attempt, Trial, Worker
+
+
+def meet_worker(session: Session, worker_id: str, device: dict[str, Any] | None) -> bool:
+    """Note that a worker is there; returns whether it is draining.
+
+    Its row stays locked until the transaction ends, so claims of one worker follow one another.
+    """
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    now = datetime.now(UTC)
+    changes: dict[str, Any] = {"last_seen_at": now}
+    if device is not None:
+        changes["device"] = device
+    row = {"id": worker_id, "draining": False, "first_seen_at": now, **changes}
+    statement = insert(Worker).values(**row)
+    statement = statement.on_conflict_do_update(index_elements=[Worker.id], set_=changes)
+    return session.execute(statement.returning(Worker.draining)).scalar_one()
+
+
+def touch_holder(session: Session, trial_id: str, attempt: int) -> None:
+    """Note that the worker of an attempt is there. Comes first: workers lock before trials."""
+    holder = select(Attempt.worker_id).where(
+        Attempt.trial_id == trial_id, Attempt.attempt == attempt
+    )
+    session.execute(
+        update(Worker)
+        .where(Worker.id == holder.scalar_subquery())
+        .values(last_seen_at=datetime.now(UTC))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def list_workers(session: Session, *, limit: int, after: str | None) -> Sequence[Worker]:
+    """Workers by name, one more than ``limit`` if there is more."""
+    query = select(Worker).order_by(Worker.id).limit(limit + 1)
+    return session.scalars(query if after is None else query.where(Worker.id > after)).all()
+
+
+def held_trials(session: Session, worker_ids: Sequence[str]) -> dict[str, list[str]]:
+    """What each worker holds now, as ``study_id/number`` (or ``study_id/evaluate``)."""
+    held: dict[str, list[str]] = {worker_id: [] for worker_id in worker_ids}
+    rows = session.execute(
+        select(Trial.worker_id, Trial.study_id, Trial.number)
+        .where(Trial.state == "running", Trial.worker_id.in_(worker_ids))
+        .order_by(Trial.study_id, Trial.number)
+    )
+    for worker_id, study_id, number in rows:
+        held[worker_id].append(f"{study_id}/{'evaluate' if number is None else number}")
+    return held
+
+
+def drain_worker(session: Session, worker_id: str) -> Worker:
+    """The worker gets no more trials; what it holds it may finish. Raises `NotFoundError`."""
+    worker = session.get(Worker, worker_id, with_for_update=True)
+    if worker is None:
+        raise NotFoundError(f"There is no worker {worker_id}.", code="unknown_worker")
+    worker.draining = True
+    return worker

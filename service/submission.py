@@ -1,0 +1,142 @@
+"""Submitting a study: every check first, then all of its rows in one transaction."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy.exc import IntegrityError
+
+from model.config import Task
+from model.errors import InputError
+from service.context import ServerContext
+from service.errors import ConflictError
+from service.held_out import SplitFile, needs_indices, write_indices
+from service.models import CatalogueEntry
+from service.store.database import Database
+from service.store.datasets import add_file
+from service.store.studies import NewStudy, find_by_key, insert_study
+from service.store.tables import Dataset
+from studies.resolution import ResolvedStudy, resolve
+from studies.spec import StudySpec
+
+MAX_LABEL_KEY_CHARS = 100
+MAX_LABEL_VALUE_CHARS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedStudy:
+    """A spec that passed every check, and what the checks found."""
+
+    spec: StudySpec
+    dataset: Dataset
+    model: CatalogueEntry
+    resolved: ResolvedStudy
+
+
+def check(context: ServerContext, spec: StudySpec) -> CheckedStudy:
+    """Check everything that can be known before a trial runs; nothing is stored.
+
+    Raises `InputError` whose ``where`` is the path inside the spec.
+    """
+    _check_labels(spec.labels)
+    with context.database.reading() as session:
+        dataset = session.get(Dataset, spec.dataset)
+    if dataset is None:
+        detail = f"There is no data set {spec.dataset!r}; upload it with POST /v1/datasets first."
+        raise InputError("unknown_dataset", detail, ("dataset",))
+    model = context.models.find(spec.model)
+    resolved = resolve(
+        spec,
+        task=cast(Task, dataset.task),
+        max_positions=model.facts["max_positions"],
+    )
+    return CheckedStudy(spec, dataset, model, resolved)
+
+
+def _check_labels(labels: dict[str, str]) -> None:
+    for key, value in labels.items():
+        if not key or len(key) > MAX_LABEL_KEY_CHARS or ":" in key or "\0" in key:
+            detail = f"A label's key has 1 to {MAX_LABEL_KEY_CHARS} characters and no colon."
+            raise InputError("invalid_value", detail, ("labels", key[:MAX_LABEL_KEY_CHARS]))
+        if len(value) > MAX_LABEL_VALUE_CHARS or "\0" in value:
+            detail = f"A label's value has at most {MAX_LABEL_VALUE_CHARS} characters."
+            raise InputError("invalid_value", detail, ("labels", key))
+
+
+def submit(context: ServerContext, spec: StudySpec, idempotency_key: str | None = None) -> str:
+    """Store the study and return its id; its trials are claimable when this returns.
+
+    With an Idempotency-Key that was used before, the study of that time is returned. Raises
+    `InputError`, or `ConflictError` ``idempotency_conflict`` when it was another study then.
+    """
+    sha256 = _request_sha256(spec)
+    if idempotency_key is not None:
+        known = _submitted_before(context.database, idempotency_key, sha256)
+        if known is not None:
+            return known
+    checked = check(context, spec)
+    new = NewStudy(
+        spec=spec,
+        dataset_id=checked.dataset.id,
+        task=checked.resolved.task,
+        metric=checked.resolved.metric,
+        direction=checked.resolved.direction,
+        model_facts=checked.model.facts,
+        idempotency_key=idempotency_key,
+        request_sha256=sha256 if idempotency_key else None,
+    )
+    indices = None
+    if needs_indices(checked.dataset):
+        indices = write_indices(context.folders, checked.dataset, spec.seed)
+    study_id = _store(context.database, new, indices)
+    context.waker.wake()
+    return study_id
+
+
+def _request_sha256(spec: StudySpec) -> str:
+    """Equal for bodies that mean the same: order of fields and stated defaults do not matter."""
+    canonical = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _submitted_before(database: Database, key: str, sha256: str) -> str | None:
+    with database.reading() as session:
+        study = find_by_key(session, key)
+    if study is None:
+        return None
+    if study.request_sha256 != sha256:
+        detail = "This Idempotency-Key came with another study before; take a fresh key."
+        raise ConflictError(
+            detail, code="idempotency_conflict", where=["header", "idempotency-key"]
+        )
+    return study.id
+
+
+def _store(database: Database, new: NewStudy, indices: SplitFile | None) -> str:
+    try:
+        return _insert(database, new, indices)
+    except IntegrityError:
+        # The same key, or the same indices, may have been committed since we looked: the first
+        # is the answer, the second is there now.
+        if new.idempotency_key is not None and new.request_sha256 is not None:
+            known = _submitted_before(database, new.idempotency_key, new.request_sha256)
+            if known is not None:
+                return known
+        return _insert(database, new, indices)
+
+
+def _insert(database: Database, new: NewStudy, indices: SplitFile | None) -> str:
+    with database.transaction() as session:
+        if indices is not None:
+            add_file(session, new.dataset_id, **_columns(indices))
+        return insert_study(session, new).id
+
+
+def _columns(indices: SplitFile) -> dict[str, Any]:
+    return {
+        "name": indices.name,
+        "sha256": indices.sha256,
+        "bytes": indices.bytes,
+        "row_count": indices.rows,
+    }

@@ -1,0 +1,265 @@
+"""What the command line draws: tables of studies, trials, data sets and workers.
+
+Texts from a server (names, labels, errors) are made harmless first: a terminal obeys escape
+sequences, and rich reads square brackets as markup.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from model.config import Scalar
+from studies.wire.datasets import DatasetAnswer
+from studies.wire.leases import WorkerAnswer
+from studies.wire.studies import StudyAnswer, ValidationAnswer
+from studies.wire.trials import TrialAnswer, TrialRow
+
+STATE_STYLES = {
+    "queued": "dim",
+    "running": "cyan",
+    "paused": "yellow",
+    "completed": "green",
+    "pruned": "magenta",
+    "failed": "red",
+    "cancelled": "dim",
+}
+PIPE_WIDTH = 1000
+"""Columns when the output is no terminal: nothing is wrapped or cut for a program to read."""
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that wraps for a terminal only. NO_COLOR and FORCE_COLOR are honoured by rich."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    return console
+
+
+def plain(text: str) -> Text:
+    """``text`` on one line, with control characters shown as `·` and brackets left alone."""
+    return Text("".join(c if c.isprintable() else "·" for c in text))
+
+
+def state_text(state: str) -> Text:
+    return Text(state, style=STATE_STYLES.get(state, ""))
+
+
+def number_text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def params_text(params: Mapping[str, Scalar] | None) -> str:
+    if not params:
+        return "–"
+    return "  ".join(f"{name}={scalar_text(value)}" for name, value in params.items())
+
+
+def scalar_text(value: Scalar | None) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def duration_text(seconds: float) -> str:
+    """``seconds`` in the two largest units: `42 s`, `3 min 10 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def age_text(moment: datetime) -> str:
+    seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
+    return f"{duration_text(seconds)} ago"
+
+
+def studies_table(studies: Sequence[StudyAnswer]) -> Table:
+    table = _table("id", "name", "state", "trials", "best", "#", "made")
+    for study in studies:
+        best = study.best
+        table.add_row(
+            study.id,
+            plain(study.name),
+            state_text(study.state),
+            f"{study.progress.done}/{study.progress.total}",
+            f"{study.objective['metric']} {best.value:.4f}" if best else "–",
+            str(best.number) if best else "–",
+            age_text(study.created_at),
+        )
+    return table
+
+
+def study_view(study: StudyAnswer) -> RenderableType:
+    """Everything about one study, as a list of facts."""
+    facts = _facts()
+    metric, direction = study.objective["metric"], study.objective["direction"]
+    counts = {name: n for name, n in study.trials.model_dump().items() if n}
+    facts.add_row("study", Text.assemble(plain(study.name), "  ", (study.id, "dim")))
+    facts.add_row("state", state_text(study.state))
+    facts.add_row("trials", ", ".join(f"{n} {name}" for name, n in counts.items()) or "none")
+    if study.progress.eta_s is not None:
+        facts.add_row("ready in", f"about {duration_text(study.progress.eta_s)}")
+    facts.add_row("objective", f"{direction} {metric}")
+    facts.add_row("model", plain(study.model))
+    facts.add_row("data set", plain(study.dataset))
+    if study.labels:
+        facts.add_row("labels", plain(", ".join(f"{k}:{v}" for k, v in study.labels.items())))
+    if study.best:
+        facts.add_row("best trial", f"#{study.best.number}  {metric} {study.best.value:.4f}")
+        facts.add_row("", plain(params_text(study.best.params)))
+        facts.add_row("validation", _metrics_text(study.best.metrics))
+    if study.test:
+        times = "once" if study.test.opened == 1 else f"{study.test.opened} times"
+        facts.add_row("test", f"{_metrics_text(study.test.metrics)}  (opened {times})")
+    if study.error:
+        facts.add_row("error", plain(f"{study.error.code}: {study.error.detail}"))
+    return facts
+
+
+def trials_table(trials: Sequence[TrialRow], metric: str, best: int | None = None) -> Table:
+    """One row per trial, one column per searched parameter."""
+    names = list(dict.fromkeys(name for trial in trials for name in trial.params or {}))
+    table = _table("#", "state", metric, "epoch", *names, "error")
+    for trial in trials:
+        params = trial.params or {}
+        table.add_row(
+            f"{trial.number}{' *' if trial.number == best else ''}",
+            state_text(trial.state),
+            number_text(trial.value),
+            "–" if trial.epoch is None else str(trial.epoch + 1),
+            *(plain(scalar_text(params[name])) if name in params else "–" for name in names),
+            plain(trial.error.code) if trial.error else "",
+        )
+    return table
+
+
+def trial_view(trial: TrialAnswer) -> RenderableType:
+    """One trial with its epochs and per-class scores."""
+    facts = _facts()
+    facts.add_row("trial", f"#{trial.number}, attempt {trial.attempt}")
+    facts.add_row("state", state_text(trial.state))
+    facts.add_row("params", plain(params_text(trial.params)))
+    facts.add_row("value", number_text(trial.value))
+    if trial.metrics:
+        facts.add_row("metrics", _metrics_text(trial.metrics))
+    if trial.error:
+        facts.add_row("error", plain(f"{trial.error.code}: {trial.error.detail}"))
+    parts: list[RenderableType] = [facts]
+    if trial.epochs:
+        names = list(dict.fromkeys(name for epoch in trial.epochs for name in epoch.metrics))
+        epochs = _table("epoch", *names)
+        for epoch in trial.epochs:
+            values = (number_text(epoch.metrics.get(name)) for name in names)
+            epochs.add_row(str(epoch.epoch + 1), *values)
+        parts.append(epochs)
+    if trial.per_class:
+        classes = _table("label", "precision", "recall", "f1", "support")
+        for score in trial.per_class:
+            shares = (number_text(x) for x in (score.precision, score.recall, score.f1))
+            classes.add_row(plain(score.label), *shares, str(score.support))
+        parts.append(classes)
+    return Group(*parts)
+
+
+def datasets_table(datasets: Sequence[DatasetAnswer]) -> Table:
+    table = _table("id", "name", "task", "train", "validation", "test", "labels", "made")
+    for dataset in datasets:
+        rows = (dataset.rows.get(split) for split in ("train", "validation", "test"))
+        table.add_row(
+            dataset.id,
+            plain(dataset.name),
+            dataset.task,
+            *("–" if n is None else str(n) for n in rows),
+            str(len(dataset.labels)),
+            age_text(dataset.created_at),
+        )
+    return table
+
+
+def dataset_view(dataset: DatasetAnswer) -> RenderableType:
+    """What the reader found in a data set: rows per split, per label, and what looks odd."""
+    facts = _facts()
+    facts.add_row("data set", Text.assemble(plain(dataset.name), "  ", (dataset.id, "dim")))
+    facts.add_row("task", dataset.task)
+    columns = ", ".join(f"{role}={name}" for role, name in dataset.columns.items() if name)
+    facts.add_row("columns", plain(columns))
+    words = "  ".join(f"{name} {value:g}" for name, value in dataset.words.items())
+    facts.add_row("words", words)
+    splits = _table("split", "rows", "no text", "no label", "duplicates", "also in train")
+    for split, rows in dataset.rows.items():
+        missing = dataset.missing.get(split)
+        splits.add_row(
+            split,
+            str(rows),
+            str(missing.text) if missing else "0",
+            str(missing.label) if missing else "0",
+            str(dataset.duplicates.get(split, 0)),
+            str(dataset.overlap.get(split, "–")),
+        )
+    labels = _table("label", *dataset.label_counts)
+    for label in dataset.labels:
+        counts = (str(counts.get(label, 0)) for counts in dataset.label_counts.values())
+        labels.add_row(plain(label), *counts)
+    return Group(facts, splits, labels)
+
+
+def workers_table(workers: Sequence[WorkerAnswer]) -> Table:
+    table = _table("worker", "state", "device", "trials", "seen")
+    for worker in workers:
+        device = str((worker.device or {}).get("name", "–"))
+        table.add_row(
+            plain(worker.name),
+            Text(worker.state),
+            plain(device),
+            plain(", ".join(worker.trials) or "–"),
+            age_text(worker.last_seen_at),
+        )
+    return table
+
+
+def validation_view(answer: ValidationAnswer) -> RenderableType:
+    """What a spec means, how long the texts are, and what would be cut."""
+    facts = _facts()
+    resolved = answer.resolved
+    facts.add_row("task", resolved.task)
+    facts.add_row("model", plain(resolved.model))
+    facts.add_row("objective", f"{resolved.objective['direction']} {resolved.objective['metric']}")
+    facts.add_row("trials", str(resolved.budget.get("n_trials", "–")))
+    lengths = "  ".join(f"{name} {value:g}" for name, value in answer.token_lengths.items())
+    facts.add_row("tokens", lengths)
+    facts.add_row("unknown", f"{answer.unknown_share:.2%} of word pieces")
+    space = _table("searched", "values")
+    for name, parameter in resolved.search_space.items():
+        values = parameter.model_dump(exclude={"type"}, exclude_none=True)
+        space.add_row(plain(name), plain(", ".join(f"{k} {v}" for k, v in values.items())))
+    parts: list[RenderableType] = [facts, space]
+    if answer.truncated:
+        cut = _table("max_length", "rows cut")
+        for length, share in answer.truncated.items():
+            cut.add_row(length, f"{share:.1%}")
+        parts.append(cut)
+    parts.extend(Text.assemble(("warning: ", "yellow"), plain(w)) for w in answer.warnings)
+    return Group(*parts)
+
+
+def _metrics_text(metrics: Mapping[str, float]) -> Text:
+    return plain("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        # A header is text of ours or a parameter's name; neither may be read as markup.
+        table.add_column(plain(column), overflow="fold")
+    return table
+
+
+def _facts() -> Table:
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(overflow="fold")
+    return facts

@@ -1,0 +1,118 @@
+"""Keeps a lease alive from its own thread, and says when and why it ended.
+
+Fetching a large model or uploading one may take longer than a lease lasts, so renewal waits for
+nothing that the slot does.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+from service.worker.server_link import (
+    GivenUpError,
+    LeaseLostError,
+    RefusedError,
+    ServerLink,
+    ServerSilentError,
+)
+from studies.wire.leases import Lease, RenewAnswer, RenewRequest
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+End = Literal["lost", "cancelled", "paused", "orphaned", "stopping"]
+"""Why a lease ended early: another attempt holds the trial; the study was cancelled or paused;
+the server is silent; this agent is shutting down."""
+
+
+class HoldEndedError(RuntimeError):
+    """The lease ended while work for it was going on."""
+
+    def __init__(self, end: End) -> None:
+        super().__init__(end)
+        self.end = end
+
+
+class LeaseHold:
+    """A held lease; a context manager that renews it every ``renew_s`` inside the block."""
+
+    def __init__(self, link: ServerLink, lease: Lease, on_end: Callable[[], None]) -> None:
+        self.lease = lease
+        self.ended = threading.Event()
+        """Set when the lease ended early, and at the end of the block: calls give up then."""
+        self._link = link
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._end: End | None = None
+        self._renew_s = lease.renew_s
+        self._thread = threading.Thread(target=self._keep, name=f"hold-{lease.trial_id}")
+        self._thread.daemon = True
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.ended.set()
+
+    def end(self, end: End) -> None:
+        """End the lease's work; the first reason stands."""
+        with self._lock:
+            if self._end is None:
+                self._end = end
+        self.ended.set()
+        self._on_end()
+
+    def check(self) -> None:
+        """Raise `HoldEndedError` once the lease has ended early."""
+        with self._lock:
+            if self._end is not None:
+                raise HoldEndedError(self._end)
+
+    def call(self, call: Callable[[], T]) -> T:
+        """Make a call about this lease.
+
+        Raises `HoldEndedError` when the lease has ended or the call finds that it has, and lets
+        `RefusedError` through.
+        """
+        try:
+            return call()
+        except LeaseLostError:
+            self.end("lost")
+        except ServerSilentError:
+            self.end("orphaned")
+        except GivenUpError:
+            pass  # `ended` was set meanwhile, and `check` says why
+        self.check()
+        raise RuntimeError("a call about a lease was made after its block")
+
+    def renew(self, request: RenewRequest) -> RenewAnswer:
+        """Renew with a report; raises as `call` does, also when the answer ends the lease."""
+        answer = self.call(lambda: self._link.renew(self.lease, request, until=self.ended))
+        self._renew_s = answer.renew_s
+        if answer.action == "cancel":
+            self.end("cancelled")
+        elif answer.action == "pause":
+            self.end("paused")
+        self.check()
+        return answer
+
+    def _keep(self) -> None:
+        while not self.ended.wait(self._renew_s):
+            try:
+                self.renew(RenewRequest())
+            except HoldEndedError:
+                return
+            except RefusedError as error:
+                if error.status < 500:
+                    log.warning("trial %s: renewal refused: %s", self.lease.trial_id, error)
+                    self.end("lost")
+                    return
+                log.warning("trial %s: renewal failed: %s", self.lease.trial_id, error)

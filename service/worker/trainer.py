@@ -1,0 +1,236 @@
+"""The trainer process: `model` behind the pipe, warm from trial to trial.
+
+Torch is loaded once; tokens, vocabularies and base weights stay in memory within
+``cache_bytes``, and so does the data set of the last trial. Started by the agent as
+``python -m service.worker.trainer``.
+"""
+
+import csv
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from model.config import TrainConfig
+from model.data import Examples, read_examples
+from model.errors import InputError, TrainingError
+from model.splits import read_rows
+from service.worker.pipe import Evaluate, Finished, SplitFile, Train
+from service.worker.trainer_loop import OnEpoch, TrainerOptions, finite, run_trainer
+from studies.wire.leases import ClassMetrics, ConfusionMatrix, Device
+
+if TYPE_CHECKING:
+    from model.metrics import Evaluation
+    from model.train_result import EpochReport, TrainResult
+    from model.trial_data import TrainData
+
+
+class ModelRunner:
+    """Runs jobs with `model.training`."""
+
+    def __init__(self, options: TrainerOptions) -> None:
+        import torch
+
+        from model.devices import choose_device
+        from model.training_cache import TrainingCache
+
+        torch.set_num_threads(options.threads)
+        if options.device != "cpu" and torch.cuda.is_available():
+            # Several slots on a machine with several cards share them evenly.
+            torch.cuda.set_device(options.slot % torch.cuda.device_count())
+        self._device = choose_device(options.device)
+        self._threads = options.threads
+        self._cache = TrainingCache(options.cache_bytes)
+        self._data: tuple[tuple[str, str], TrainData] | None = None
+        self._last: TrainResult | None = None
+
+    def device(self) -> Device:
+        import torch
+
+        from model.devices import device_name, resolve_precision
+
+        name, memory_bytes = device_name(self._device), _host_memory_bytes()
+        if self._device.type == "cuda":
+            memory_bytes = torch.cuda.get_device_properties(self._device).total_memory
+        return Device(
+            kind=self._device.type,
+            name=name,
+            memory_bytes=memory_bytes,
+            precision=resolve_precision("auto", self._device),
+            versions=_versions(),
+        )
+
+    def train(self, job: Train, *, on_epoch: OnEpoch, should_stop: Callable[[], bool]) -> Finished:
+        from model.training import train
+
+        self._last = None  # its weights are of no more use, and memory may be short
+
+        def report(epoch: "EpochReport") -> Any:
+            return on_epoch(epoch.epoch, epoch.metrics)
+
+        result = train(
+            train_config(job.config),
+            self._train_data(job),
+            device=self._device,
+            on_epoch=report,
+            should_stop=should_stop,
+            cache=self._cache,
+        )
+        self._last = result
+        if result.best is not None:
+            write_predictions(Path(job.predictions_path), result.best)
+        return Finished(
+            job=job.job,
+            value=_finite_value(result.value),
+            best_epoch=result.best_epoch,
+            **_scores(result.best),
+            info=self._info(
+                device=result.device_name,
+                precision=result.precision,
+                steps=result.steps,
+                train_seconds=result.train_seconds,
+                truncated_share=result.truncated_share,
+            ),
+        )
+
+    def evaluate(self, job: Evaluate) -> Finished:
+        from model.devices import device_name
+        from model.training import evaluate
+
+        self._last = None
+        config = train_config(job.config)
+        examples = read_split(job.data)
+        evaluation = evaluate(
+            Path(config.model),
+            examples,
+            tuple(job.labels),
+            max_length=config.max_length,
+            truncation=config.truncation,
+            batch_size=None,
+            device=self._device,
+            precision=config.precision,
+        )
+        write_predictions(Path(job.predictions_path), evaluation)
+        return Finished(
+            job=job.job,
+            value=_finite_value(evaluation.metrics[config.metric]),
+            best_epoch=None,
+            **_scores(evaluation),
+            info=self._info(device=device_name(self._device), precision=config.precision),
+        )
+
+    def keep(self, folder: Path) -> None:
+        if self._last is None:
+            raise RuntimeError("there is no training job whose model could be kept")
+        self._last.save(folder)
+
+    def _train_data(self, job: Train) -> "TrainData":
+        """The job's texts, read anew only when the last job had others."""
+        from model.trial_data import TrainData
+
+        key = (job.dataset_key, job.model_key)
+        if self._data is None or self._data[0] != key:
+            self._data = None
+            data = TrainData(
+                train=read_split(job.train),
+                validation=read_split(job.validation),
+                labels=tuple(job.labels),
+                dataset_key=job.dataset_key,
+                model_key=job.model_key,
+            )
+            self._data = (key, data)
+        return self._data[1]
+
+    def _info(self, **facts: Any) -> dict[str, Any]:
+        return {**facts, "threads": self._threads, "versions": _versions()}
+
+
+def train_config(fields: dict[str, Any]) -> TrainConfig:
+    """Read a lease's configuration. Raises `InputError` ``unknown_setting``."""
+    try:
+        return TrainConfig(**fields)
+    except TypeError as error:
+        detail = f"This worker does not know the server's configuration ({error}); update it."
+        raise InputError("unknown_setting", detail, ("config",)) from error
+
+
+def read_split(source: SplitFile) -> Examples:
+    """Read the rows of a split, in the order of the file."""
+    if source.indices is None:
+        return read_examples(Path(source.path))
+    rows: np.ndarray[Any, np.dtype[np.int64]] = getattr(
+        read_rows(Path(source.indices)), source.split
+    )
+    return read_examples(Path(source.path), rows)
+
+
+def write_predictions(path: Path, evaluation: "Evaluation") -> None:
+    """Write one CSV line per row of the split: row, true label, prediction, its probability."""
+    labels, predictions = evaluation.labels, evaluation.predictions
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("row", "true", "predicted", "probability"))
+        writer.writerows(
+            (row, labels[true], labels[predicted], f"{probability:.6f}")
+            for row, true, predicted, probability in zip(
+                predictions.rows.tolist(),
+                predictions.true.tolist(),
+                predictions.predicted.tolist(),
+                predictions.probability.tolist(),
+                strict=True,
+            )
+        )
+
+
+def _scores(evaluation: "Evaluation | None") -> dict[str, Any]:
+    """The fields of `Finished` that an evaluation fills; empty before the first epoch."""
+    if evaluation is None:
+        return {"metrics": {}, "per_class": [], "confusion": None}
+    return {
+        "metrics": finite(evaluation.metrics),
+        "per_class": [
+            ClassMetrics(
+                label=scores.label,
+                precision=scores.precision,
+                recall=scores.recall,
+                f1=scores.f1,
+                support=scores.support,
+            )
+            for scores in evaluation.per_class
+        ],
+        "confusion": ConfusionMatrix(
+            labels=list(evaluation.labels), matrix=evaluation.confusion.tolist()
+        ),
+    }
+
+
+def _finite_value(value: float | None) -> float | None:
+    if value is not None and not np.isfinite(value):
+        raise TrainingError("non_finite_value", f"The objective metric came out as {value}.")
+    return value
+
+
+def _host_memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    found = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+    }
+    if torch.version.cuda is not None:
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(run_trainer(ModelRunner))

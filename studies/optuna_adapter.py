@@ -1,0 +1,520 @@
+"""Optuna behind one door: the only file that imports it.
+
+Our tables decide; Optuna's storage is the sampler's memory and what its web pages show. So every
+call here may be repeated after a crash, nothing depends on Optuna's ids, numbers or study ids, and
+equal (study seed, trial number, history) give equal parameters on every database.
+
+Two storages are kept open: one for asking, reporting and telling, one that only reads, for the
+pages, so that opening a study of 10,000 trials holds up nobody.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    SuccessiveHalvingPruner,
+    ThresholdPruner,
+)
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import Study, StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import URL, make_url
+
+from model.config import Direction, Scalar
+from model.errors import InputError
+from studies import spec as specs
+from studies.optuna_database import (
+    connect_args,
+    delete_trials,
+    holds_newest_id,
+    one_server_at_a_time,
+    prepare_sqlite,
+)
+from studies.quasi_random import quasi_random_point
+from studies.space import Choices, FloatRange, IntRange, Parameter, Params, SearchSpace, convert
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+logger = logging.getLogger(__name__)
+
+Outcome = Literal["completed", "pruned", "failed", "out_of_memory"]
+
+OWNER = "bertune_owner"
+NUMBER = "bertune_number"
+HIDDEN = "bertune:deleted"
+METRIC_NAMES = "study:metric_names"
+MEMORY_CONSTRAINT = "fits_memory"
+
+
+class NotInOptunaError(LookupError):
+    """Optuna's storage holds no such study, or the study has no such trial."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyKey:
+    """A study as Optuna needs to know it; `optuna_name` is ``<name> [<id>]``."""
+
+    optuna_name: str
+    direction: Direction
+    metric: str
+    spec: specs.StudySpec
+    space: SearchSpace
+    max_epochs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a trial is to run with, and the Optuna trial that stands for it."""
+
+    params: Params
+    optuna_trial_id: int
+    optuna_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTrial:
+    """An Optuna trial that is not finished. ``owner`` is None when we did not make it."""
+
+    optuna_trial_id: int
+    owner: str | None
+
+
+class OptunaAdapter:
+    """Optuna's storage at ``url``, a SQLAlchemy URL of SQLite or PostgreSQL.
+
+    Every method is synchronous and may be called from many threads. ``forbid`` is called first in
+    each and raises when the thread stands inside a transaction of ours: on SQLite Optuna would
+    wait for that very transaction until its busy timeout.
+    """
+
+    def __init__(self, url: str | URL, *, forbid: Callable[[], None] = lambda: None) -> None:
+        self._url = make_url(url)
+        self._forbid = forbid
+        self._is_sqlite = self._url.get_backend_name() == "sqlite"
+        self._writes = threading.RLock()
+        _quieten_optuna()
+        with one_server_at_a_time(self._url):
+            self._writer_rdb = _open(self._url, RDBStorage, read_only=False)
+            self._reader_rdb = _open(self._url, _PagesStorage, read_only=True)
+        self._storage: BaseStorage = optuna.storages.get_storage(self._writer_rdb)
+
+    def close(self) -> None:
+        """Close every connection. The adapter is of no use afterwards."""
+        self._writer_rdb.engine.dispose()
+        self._reader_rdb.engine.dispose()
+
+    # -- studies ---------------------------------------------------------------------------------
+
+    def create_study(self, key: StudyKey) -> None:
+        """Make the study unless it exists; raises `ValueError` if it has another direction."""
+        direction = StudyDirection[key.direction.upper()]
+        with self._writing():
+            try:
+                study_id = self._storage.create_new_study([direction], key.optuna_name)
+            except optuna.exceptions.DuplicatedStudyError:
+                study_id = self._study_id(key.optuna_name)
+                if self._storage.get_study_directions(study_id) != [direction]:
+                    raise ValueError(f"{key.optuna_name} has another direction") from None
+            self._storage.set_study_system_attr(study_id, METRIC_NAMES, [key.metric])
+
+    def delete_study(self, optuna_name: str) -> bool:
+        """Hide a study from the pages and remove its rows; True once they are gone.
+
+        SQLite gives the highest id out again once its row is deleted, and caches of Optuna's and of
+        browsers go by id. So there the newest study, or the one with the newest trial, is only
+        hidden; call again when others have been made.
+        """
+        with self._writing():
+            try:
+                study_id = self._study_id(optuna_name)
+            except NotInOptunaError:
+                return True
+            self._storage.set_study_system_attr(study_id, HIDDEN, True)
+            with self._writer_rdb.engine.begin() as connection:
+                if self._is_sqlite and holds_newest_id(connection, study_id):
+                    return False
+                delete_trials(connection, study_id)
+            self._storage.delete_study(study_id)
+            return True
+
+    # -- trials ----------------------------------------------------------------------------------
+
+    def ask(self, key: StudyKey, number: int, owner: str, fixed: Params) -> Asked:
+        """Parameters for trial ``number``: ``fixed`` where given, the sampler's for the rest.
+
+        The Optuna trial is born RUNNING with its owner's name, so whatever a crash leaves behind
+        can be told apart. An unfinished trial of the same owner is such a leftover: it is failed,
+        since its values may be half drawn, and drawing again from the start gives the same ones.
+        Callers hold the study's lock, so that asks see one another on every server.
+        Raises `InputError` for a fixed value outside the space, `NotInOptunaError` without study.
+        """
+        given = _given(key, number, fixed)
+        with self._writing():
+            study = self._study(key, number)
+            for leftover in self._unfinished(study):
+                if leftover.user_attrs.get(OWNER) == owner:
+                    self._storage.set_trial_state_values(leftover._trial_id, TrialState.FAIL)
+            template = _new_trial(key.space, number, owner, given)
+            trial_id = self._storage.create_new_trial(study._study_id, template)
+            try:
+                trial = Trial(study, trial_id)
+                params = _draw(trial, key.space)
+            except BaseException:
+                self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+                raise
+        return Asked(params, trial_id, trial.number)
+
+    def report(self, key: StudyKey, optuna_trial_id: int, step: int, value: float) -> None:
+        """Store the objective after epoch ``step`` (from 0).
+
+        The first value of a step stays, as in Optuna; values that are not finite and reports of a
+        finished trial (late ones) are left out.
+        """
+        with self._writing():
+            trial = self._trial(self._study_id(key.optuna_name), optuna_trial_id)
+            if step in trial.intermediate_values:
+                return
+            if trial.state.is_finished() or not math.isfinite(value):
+                logger.info(
+                    "not reported to Optuna: %s of step %d of trial %d (%s) of %s",
+                    value,
+                    step,
+                    optuna_trial_id,
+                    trial.state.name,
+                    key.optuna_name,
+                )
+                return
+            self._storage.set_trial_intermediate_value(optuna_trial_id, step, value)
+
+    def should_prune(self, key: StudyKey, optuna_trial_id: int, number: int) -> bool:
+        """Whether the study's pruner would stop the trial after what it has reported so far."""
+        with self._writing():  # successive halving writes its rungs while it decides
+            if isinstance(key.spec.pruner, specs.NoPruner):
+                return False
+            study = self._study(key, number)
+            trial = self._trial(study._study_id, optuna_trial_id)
+            return not trial.state.is_finished() and study.pruner.prune(study, trial)
+
+    def tell(
+        self, key: StudyKey, optuna_trial_id: int, outcome: Outcome, value: float | None
+    ) -> None:
+        """Finish a trial; one that is finished already is left as it is.
+
+        A completed trial needs a ``value``; one that is not finite counts as failed, since Optuna
+        would take an infinity for the best value. The sampler never learns from a failed trial, so
+        out of memory is told as a pruned trial that breaks a constraint: TPE ranks those last,
+        whatever they had reported, and steers away.
+        """
+        if outcome == "completed" and value is None:
+            raise ValueError("a completed trial needs a value")
+        with self._writing():
+            study = self._study(key, 0)
+            trial = self._trial(study._study_id, optuna_trial_id)
+            if trial.state.is_finished():
+                return
+            try:
+                self._finish(study, trial, outcome, value)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                logger.info("another server told trial %d first", optuna_trial_id)
+
+    def running(self, key: StudyKey) -> list[RunningTrial]:
+        """Optuna trials of the study that are not finished; none when there is no such study."""
+        with self._writing():
+            try:
+                study = self._study(key, 0)
+            except NotInOptunaError:
+                return []
+            return [
+                RunningTrial(trial._trial_id, trial.user_attrs.get(OWNER))
+                for trial in self._unfinished(study)
+            ]
+
+    # -- the pages -------------------------------------------------------------------------------
+
+    def set_note(self, key: StudyKey, markdown: str) -> None:
+        """Replace the note on the study's page."""
+        self._set_study_attrs(key, _note_attrs("dashboard:note", markdown))
+
+    def set_trial_note(self, key: StudyKey, optuna_trial_id: int, markdown: str) -> None:
+        """Replace the note on a trial's page; the trial may be finished."""
+        with self._writing():
+            self._trial(self._study_id(key.optuna_name), optuna_trial_id)
+        self._set_study_attrs(key, _note_attrs(f"dashboard:{optuna_trial_id}:note", markdown))
+
+    def set_figure(self, key: StudyKey, figure_id: str, figure: dict[str, Any]) -> None:
+        """Show a Plotly figure (``{"data": [...], "layout": {...}}``) on the study's page.
+
+        ``figure_id`` is letters, digits and hyphens; a figure of the same id is replaced.
+        """
+        encoded = json.dumps(figure, separators=(",", ":"), allow_nan=False)
+        self._set_study_attrs(key, {f"dashboard:plot_data:{figure_id}:0": encoded})
+
+    def wsgi_app(self) -> "WSGIApplication":
+        """Optuna's web pages over the reading storage, whose connections refuse every write."""
+        import optuna_dashboard  # a second or more, which only a server should pay
+
+        self._forbid()
+        storage = optuna.storages.get_storage(self._reader_rdb)
+        app: WSGIApplication = optuna_dashboard.wsgi(storage)
+        return app
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._forbid()
+        with self._writes if self._is_sqlite else nullcontext():
+            yield
+
+    def _study_id(self, optuna_name: str) -> int:
+        try:
+            return self._storage.get_study_id_from_name(optuna_name)
+        except KeyError:
+            raise NotInOptunaError(f"Optuna has no study {optuna_name!r}") from None
+
+    def _study(self, key: StudyKey, number: int) -> Study:
+        """A fresh study object as trial ``number`` sees it; shared ones race on their sampler."""
+        try:
+            return optuna.load_study(
+                study_name=key.optuna_name,
+                storage=self._storage,
+                sampler=_sampler(key.spec, number),
+                pruner=_pruner(key),
+            )
+        except KeyError:
+            raise NotInOptunaError(f"Optuna has no study {key.optuna_name!r}") from None
+
+    def _trial(self, study_id: int, optuna_trial_id: int) -> FrozenTrial:
+        """A trial of this very study: an id may have belonged to a study deleted since."""
+        try:
+            trial = self._storage.get_trial(optuna_trial_id)
+            found = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+        except KeyError:
+            found = None
+        if found != optuna_trial_id:
+            raise NotInOptunaError(f"Optuna's study {study_id} has no trial {optuna_trial_id}")
+        return trial
+
+    def _unfinished(self, study: Study) -> list[FrozenTrial]:
+        states = (TrialState.RUNNING, TrialState.WAITING)
+        return self._storage.get_all_trials(study._study_id, deepcopy=False, states=states)
+
+    def _finish(
+        self, study: Study, trial: FrozenTrial, outcome: Outcome, value: float | None
+    ) -> None:
+        if trial.state is TrialState.WAITING:  # nobody ran it: not one of ours
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        elif outcome == "completed" and value is not None and math.isfinite(value):
+            study.tell(trial.number, float(value), state=TrialState.COMPLETE)
+        elif outcome == "pruned":
+            study.tell(trial.number, state=TrialState.PRUNED)
+        elif outcome == "out_of_memory":
+            Trial(study, trial._trial_id).set_constraint(MEMORY_CONSTRAINT, 1.0)
+            study.tell(trial.number, state=TrialState.PRUNED)
+        else:
+            study.tell(trial.number, state=TrialState.FAIL)
+
+    def _set_study_attrs(self, key: StudyKey, attrs: dict[str, Any]) -> None:
+        with self._writing():
+            study_id = self._study_id(key.optuna_name)
+            for name, attr in attrs.items():
+                self._storage.set_study_system_attr(study_id, name, attr)
+
+
+# -- storages ------------------------------------------------------------------------------------
+
+
+class _PagesStorage(RDBStorage):
+    """What the pages read: studies that were deleted do not show, even while their rows stay."""
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        return [study for study in super().get_all_studies() if HIDDEN not in study.system_attrs]
+
+
+def _quieten_optuna() -> None:
+    """Optuna's log lines go where ours go, warnings and errors only."""
+    optuna.logging.disable_default_handler()
+    optuna.logging.enable_propagation()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def _open(url: URL, make: type[RDBStorage], *, read_only: bool) -> RDBStorage:
+    # Optuna formats the address as a template, so braces in a password or path are doubled.
+    address = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    arguments = {"connect_args": connect_args(url, read_only=read_only), "pool_pre_ping": True}
+    storage = make(address, arguments)
+    if url.get_backend_name() == "sqlite":
+        prepare_sqlite(storage.engine, read_only=read_only)
+    return storage
+
+
+def _note_attrs(prefix: str, markdown: str) -> dict[str, Any]:
+    """A note as the pages read it: one attribute with the whole text, and a growing version.
+
+    The text goes first, so that a reader never sees a new version with the old text.
+    """
+    return {f"{prefix}_str:0": markdown, f"{prefix}_ver": time.time_ns() // 1_000_000}
+
+
+# -- samplers and pruners ------------------------------------------------------------------------
+
+
+def _hashed(name: str) -> int:
+    """64 bits, equal in every process."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+
+
+def _sampler(spec: specs.StudySpec, number: int) -> BaseSampler:
+    """A sampler for one ask: equal seeds on two asks at once would give equal trials."""
+    seed = _hashed(f"sampler:{spec.seed}:{number}") % 2**32
+    if isinstance(spec.sampler, specs.Tpe):
+        return TPESampler(
+            seed=seed,
+            n_startup_trials=spec.sampler.n_startup_trials,
+            multivariate=spec.sampler.multivariate,
+        )
+    return RandomSampler(seed=seed)  # grid and QMC: for what no point names
+
+
+def _given(key: StudyKey, number: int, fixed: Params) -> Params:
+    """Values that no sampler draws: the fixed ones, and the point of a quasi-random sequence."""
+    for name in fixed:
+        if name not in key.space:
+            raise InputError("not_searched", f"{name} is not searched.", ("fixed", name))
+    exact = {name: convert(name, key.space[name], fixed[name], ("fixed", name)) for name in fixed}
+    sampler = key.spec.sampler
+    if not isinstance(sampler, specs.Qmc):
+        return exact
+    point = quasi_random_point(
+        key.space,
+        kind=sampler.qmc_type,
+        scramble=sampler.scramble,
+        seed=key.spec.seed,
+        index=number,
+    )
+    return {**point, **exact}
+
+
+def _new_trial(space: SearchSpace, number: int, owner: str, given: Params) -> FrozenTrial:
+    """The trial as it is first stored, in one write.
+
+    Given values go in as drawn ones: as Optuna's "fixed" ones they would raise a warning when they
+    lie off a step, which is allowed. (Only the class itself takes them; `create_trial` checks.)
+    """
+    return FrozenTrial(
+        number=-1,
+        trial_id=-1,
+        state=TrialState.RUNNING,
+        value=None,
+        datetime_start=datetime.now(),  # Optuna's own convention: naive, local
+        datetime_complete=None,
+        params=dict(given),
+        distributions={name: _distribution(space[name]) for name in given},
+        user_attrs={NUMBER: number, OWNER: owner},
+        system_attrs={},
+        intermediate_values={},
+    )
+
+
+def _draw(trial: Trial, space: SearchSpace) -> Params:
+    """Every parameter in the order of the space, as the exact choice or type.
+
+    They are drawn in alphabetical order, since a database may give a space back in another order.
+    """
+    drawn = {name: _suggest(trial, name, _distribution(space[name])) for name in sorted(space)}
+    return {
+        name: convert(name, parameter, drawn[name], ("search_space", name))
+        for name, parameter in space.items()
+    }
+
+
+def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Scalar | None:
+    match distribution:
+        case FloatDistribution(low=low, high=high, step=step, log=log):
+            return trial.suggest_float(name, low, high, step=step, log=log)
+        case IntDistribution(low=low, high=high, step=step, log=log):
+            return trial.suggest_int(name, low, high, step=step, log=log)
+        case CategoricalDistribution(choices=choices):
+            return trial.suggest_categorical(name, choices)
+    raise TypeError(f"no such distribution: {distribution!r}")
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    """Optuna warns unless a range ends on a step, so it ends on the last one here."""
+    match parameter:
+        case Choices():
+            return CategoricalDistribution(parameter.choices)
+        case IntRange(low=low, high=high, step=step):
+            return IntDistribution(low, high - (high - low) % step, log=parameter.log, step=step)
+        case FloatRange(low=low, high=high, step=None):
+            return FloatDistribution(low, high, log=parameter.log)
+        case FloatRange(low=low, high=high, step=step):
+            # In decimals, as Optuna checks it: 0.1 + 2 * 0.1 is not 0.3 in binary.
+            start, stop, stride = (Decimal(str(number)) for number in (low, high, step))
+            last = start + (stop - start) // stride * stride
+            return FloatDistribution(low, float(last), step=step)
+
+
+class _NumberedHyperband(HyperbandPruner):
+    """Hyperband whose brackets follow from (seed, our number), not from the study's name."""
+
+    def __init__(self, seed: int, options: specs.Hyperband, max_resource: int) -> None:
+        super().__init__(
+            min_resource=options.min_resource,
+            max_resource=max_resource,
+            reduction_factor=options.reduction_factor,
+        )
+        self._seed = seed
+
+    def _get_bracket_id(self, study: Study, trial: FrozenTrial) -> int:  # noqa: ARG002
+        if not self._pruners:  # not set up yet: Optuna asks for a bracket, and uses none
+            return 0
+        number = trial.user_attrs.get(NUMBER, trial.number)
+        ticket = _hashed(f"bracket:{self._seed}:{number}") % self._total_trial_allocation_budget
+        for bracket, share in enumerate(self._trial_allocation_budgets):
+            ticket -= share
+            if ticket < 0:
+                return bracket
+        raise AssertionError("the shares add up to the whole")
+
+
+def _pruner(key: StudyKey) -> BasePruner:
+    match key.spec.pruner:
+        case specs.Median() as median:
+            return MedianPruner(median.n_startup_trials, median.n_warmup_steps)
+        case specs.SuccessiveHalving() as halving:
+            return SuccessiveHalvingPruner(
+                halving.min_resource, halving.reduction_factor, halving.min_early_stopping_rate
+            )
+        case specs.Hyperband() as hyperband:
+            # Below min_resource there would be no bracket at all.
+            longest = max(hyperband.max_resource or key.max_epochs, hyperband.min_resource)
+            return _NumberedHyperband(key.spec.seed, hyperband, longest)
+        case specs.Threshold() as threshold:
+            return ThresholdPruner(threshold.lower, threshold.upper, threshold.n_warmup_steps)
+        case specs.NoPruner():
+            return NopPruner()

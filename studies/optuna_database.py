@@ -1,0 +1,85 @@
+"""The database below Optuna's storage: its connections, its first making, bulk deletion.
+
+Optuna's storages make their own engines; what they lack for our use is added here.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL
+
+BUSY_TIMEOUT_S = 60.0
+_ADVISORY_LOCK = 7_351_604_928
+"""Any constant of ours."""
+_TABLES_OF_TRIALS = (
+    "trial_params",
+    "trial_values",
+    "trial_intermediate_values",
+    "trial_user_attributes",
+    "trial_system_attributes",
+    "trial_heartbeats",
+)
+
+
+def connect_args(url: URL, *, read_only: bool) -> dict[str, Any]:
+    """What the driver needs to know before the first connection."""
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": BUSY_TIMEOUT_S}
+    options = "-c timezone=utc"
+    return {"options": options + " -c default_transaction_read_only=on" if read_only else options}
+
+
+def prepare_sqlite(engine: Engine, *, read_only: bool) -> None:
+    """From now on transactions begin IMMEDIATE, or plainly on a connection that only reads.
+
+    A transaction that reads before it writes fails at once when another has written in between;
+    one that begins IMMEDIATE waits for the other before it reads.
+    """
+
+    def prepare(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # else Python begins transactions on its own
+        connection.execute("PRAGMA journal_mode=WAL")
+        # Our own commits sync the same log fully, and with it whatever of Optuna's they rest on.
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", begin)
+    engine.dispose()  # connections made so far were not prepared
+
+
+@contextmanager
+def one_server_at_a_time(url: URL) -> Iterator[None]:
+    """Held while Optuna's tables are made: servers that start at once would collide there."""
+    if url.get_backend_name() == "sqlite":  # one server process, by design
+        yield
+        return
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        yield
+    engine.dispose()
+
+
+def holds_newest_id(connection: Connection, study_id: int) -> bool:
+    """Whether the study, or one of its trials, has the highest id of its table."""
+    newest_study = connection.scalar(text("SELECT max(study_id) FROM studies"))
+    owner_of_newest_trial = connection.scalar(
+        text("SELECT study_id FROM trials ORDER BY trial_id DESC LIMIT 1")
+    )
+    return study_id in (newest_study, owner_of_newest_trial)
+
+
+def delete_trials(connection: Connection, study_id: int) -> None:
+    """Remove a study's trials table by table; Optuna would load every row of theirs first."""
+    chosen = {"study_id": study_id}
+    for table in _TABLES_OF_TRIALS:
+        trials = "SELECT trial_id FROM trials WHERE study_id = :study_id"
+        connection.execute(text(f"DELETE FROM {table} WHERE trial_id IN ({trials})"), chosen)
+    connection.execute(text("DELETE FROM trials WHERE study_id = :study_id"), chosen)
