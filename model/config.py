@@ -116,7 +116,7 @@ def check_setting(name: str, value: object, where: tuple[str | int, ...]) -> Sca
 def _check_number(
     name: str, rule: Rule, value: object, where: tuple[str | int, ...]
 ) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not is_finite(value):
         raise InputError("invalid_value", f"{name} must be a finite number; got {value!r}.", where)
     if rule.kind == "int" and value != int(value):
         raise InputError("invalid_value", f"{name} must be a whole number; got {value!r}.", where)
@@ -125,6 +125,14 @@ def _check_number(
         high = "" if math.isinf(rule.high) else f" and at most {rule.high:g}"
         raise InputError("invalid_value", f"{name} must be {low}{high}; got {value!r}.", where)
     return int(value) if rule.kind == "int" else float(value)
+
+
+def is_finite(value: int | float) -> bool:
+    """Whether a float can hold the number; an int may be larger than every float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

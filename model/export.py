@@ -57,6 +57,9 @@ def _save_network(folder: Path, trained: TrainedModel) -> None:
         network = AutoModelForSequenceClassification.from_config(trained.config)
     with quiet_transformers():
         network.save_pretrained(folder, state_dict=dict(trained.weights))
+    mode = (folder / "config.json").stat().st_mode
+    for path in folder.glob("*.safetensors"):
+        path.chmod(mode)  # safetensors writes files that only their owner can read
 
 
 def _save_tokenizer(folder: Path, trained: TrainedModel) -> None:

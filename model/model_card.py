@@ -14,6 +14,8 @@ MATRIX_CLASSES = 20
 def model_card(config: TrainConfig, best: Evaluation, best_epoch: int, dataset_key: str) -> str:
     """Markdown. All figures are of the validation split at the best epoch (0-based)."""
     settings = {name: getattr(config, name) for name in RULES} | {"seed": config.seed}
+    if config.dropout is None:
+        settings["dropout"] = "the base model's own"
     per_class = (
         [c.label, _number(c.precision), _number(c.recall), _number(c.f1), c.support]
         for c in best.per_class

@@ -93,8 +93,8 @@ def _load_folder(
 ) -> tuple[BaseModel, Tokenizer, Key]:
     folder = Path(config.model)
     key = data.model_key or str(folder.resolve())
-    tokenizer = cache.get(("tokenizer", key), lambda: load_tokenizer(folder), _tokenizer_bytes)
     base = cache.get(("base", key), lambda: load_base(folder), lambda base: base.memory_bytes)
+    tokenizer = cache.get(("tokenizer", key), lambda: load_tokenizer(folder), _tokenizer_bytes)
     return base, tokenizer, (key,)
 
 

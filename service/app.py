@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from anyio import to_thread
-from fastapi import FastAPI, Request
-from starlette.exceptions import HTTPException
-from starlette.routing import Match
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
+from service.admin_key import ensure_admin_key
 from service.auth import install_auth
 from service.context import ServerContext
 from service.dashboard import mount_dashboard
@@ -20,18 +20,87 @@ from service.reconciler import Reconciler
 from service.routes import datasets, health, leases, login, models, studies, trials, workers
 from service.settings import Settings
 from service.store.database import Database
-from service.store.leases import extend_all_leases
+from service.store.leases import extend_all
 from service.store.schema import upgrade
 from service.waking import Waker
 from studies.optuna_adapter import OptunaAdapter
 
-ROUTERS = (
-    health.router,
-    login.router,
-    datasets.router,
-    models.router,
-    studies.router,
-    trials.router,
-    leases.router,
-    workers.router,
+DESCRIPTION = (
+    "Hyperparameter search for BERT models. Send a key as `Authorization: Bearer KEY`. "
+    "Errors read `{error, detail, where}`; lists read `{items, next_cursor}`."
 )
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the server. Its database is migrated, and its background work runs, between the
+    start and the end of the application's lifespan."""
+    context = build_context(settings)
+    app = FastAPI(
+        title="Bertune",
+        version=version("bertune"),
+        description=DESCRIPTION,
+        docs_url="/v1/docs",
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        lifespan=_lifespan,
+        generate_unique_id_function=_operation_id,
+    )
+    app.state.context = context
+    for module in (health, login, datasets, models, studies, trials, leases, workers):
+        app.include_router(module.router)
+    install_error_answers(app)
+    mount_dashboard(app, context.optuna)
+    install_auth(app, context.database)
+    return app
+
+
+def build_context(settings: Settings) -> ServerContext:
+    """Open the database and everything that stands on it; makes the home folder."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    folders = Folders(settings.home.resolve())
+    database = Database(settings.resolved_database_url)
+    optuna = OptunaAdapter(database.url, forbid=database.forbid_transaction)
+    waker = Waker()
+    return ServerContext(
+        settings=settings,
+        database=database,
+        folders=folders,
+        models=ModelCatalogue(settings.model_dirs),
+        optuna=optuna,
+        dispatcher=Dispatcher(database, optuna, settings, folders, waker),
+        waker=waker,
+    )
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    context: ServerContext = app.state.context
+    reconciler = await to_thread.run_sync(_start, context)
+    try:
+        yield
+    finally:
+        context.waker.close()
+        await to_thread.run_sync(_stop, context, reconciler)
+
+
+def _start(context: ServerContext) -> Reconciler:
+    database, settings = context.database, context.settings
+    upgrade(database)
+    ensure_admin_key(database, settings.admin_key_file)
+    with database.transaction() as session:
+        # Workers could not renew while no server ran.
+        extend_all(session, database.now_s(), settings.lease_s)
+    reconciler = Reconciler(context)
+    reconciler.start()
+    return reconciler
+
+
+def _stop(context: ServerContext, reconciler: Reconciler) -> None:
+    reconciler.stop()
+    context.dispatcher.close()
+    context.optuna.close()
+    context.database.dispose()

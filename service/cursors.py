@@ -30,7 +30,9 @@ def encode_cursor(place: Place) -> str:
     return base64.urlsafe_b64encode(json.dumps(list(place)).encode()).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str | None, *kinds: type[str] | type[int]) -> tuple[str | int, ...] | None:
+def decode_cursor(
+    cursor: str | None, *kinds: type[str] | type[int]
+) -> tuple[str | int, ...] | None:
     """Return the place, None for the first page; ``kinds`` are the types of its parts.
 
     Raises `CursorError` for a text that `encode_cursor` did not make of such a place.

@@ -50,8 +50,10 @@ def read_only(app: "WSGIApplication") -> "WSGIApplication":
     def guarded(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _refuse(start_response)
-        # The pages read this header without asking whether it came.
-        environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")
+        # The pages read this header without asking whether it came, and their compressed icon lacks
+        # the one that says so.
+        if environ["PATH_INFO"] == "/favicon.ico" or "HTTP_ACCEPT_ENCODING" not in environ:
+            environ["HTTP_ACCEPT_ENCODING"] = "identity"
         return app(environ, start_response)
 
     return guarded

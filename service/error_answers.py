@@ -15,6 +15,8 @@ from model.errors import InputError
 from service.errors import ServiceError
 from studies.wire.base import ErrorAnswer
 
+Path = tuple[str | int, ...]
+
 logger = logging.getLogger(__name__)
 
 MAX_PROBLEMS_TOLD = 5
@@ -56,27 +58,32 @@ def _input_error(_request: Request, error: Exception) -> Response:
 
 def _validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    problems = [(clean_path(p["loc"], error.body), p["msg"]) for p in error.errors()]
-    told = list(dict.fromkeys(_sentence(path, message) for path, message in problems))
+    problems: dict[Path, list[str]] = {}
+    for problem in error.errors():
+        path = clean_path(problem["loc"], error.body)
+        problems.setdefault(path, []).append(problem["msg"])
+    told = [_sentence(path, messages) for path, messages in problems.items()]
     detail = "; ".join(told[:MAX_PROBLEMS_TOLD])
     if len(told) > MAX_PROBLEMS_TOLD:
         detail += f"; and {len(told) - MAX_PROBLEMS_TOLD} more"
-    return _answer(422, "invalid_request", detail, problems[0][0])
+    return _answer(422, "invalid_request", detail, next(iter(problems)))
 
 
-def _sentence(path: Sequence[str | int], message: str) -> str:
+def _sentence(path: Path, messages: Sequence[str]) -> str:
+    """One place may have several messages: those of the members of a union."""
+    message = " or ".join(dict.fromkeys(messages))
     if message == "Extra inputs are not permitted":
         message = "there is no such field"
     return f"{'.'.join(map(str, path[1:])) or path[0]}: {message}"
 
 
-def clean_path(path: Sequence[str | int], body: Any) -> list[str | int]:
+def clean_path(path: Path, body: Any) -> Path:
     """Drop from pydantic's path the names of union members, which the body does not hold.
 
     ``search_space, learning_rate, float, low`` becomes ``search_space, learning_rate, low``.
     """
     if not path or path[0] != "body":
-        return list(path)
+        return path
     cleaned: list[str | int] = ["body"]
     here = body
     for index, part in enumerate(path[1:], start=2):
@@ -89,7 +96,7 @@ def clean_path(path: Sequence[str | int], body: Any) -> list[str | int]:
             here = here[part]
         elif not isinstance(here, dict | list):
             break
-    return cleaned
+    return tuple(cleaned)
 
 
 def _http_error(_request: Request, error: Exception) -> Response:

@@ -7,3 +7,5 @@ USAGE = 2
 """Wrong usage or input."""
 UNREACHABLE = 3
 """No server, or no database, answers."""
+INTERRUPTED = 130
+"""Ctrl-C."""

@@ -18,6 +18,9 @@ from studies.connection import ApiError, ClientError, UnreachableError
 
 KEY_HINT = "Set BERTUNE_KEY, or BERTUNE_HOME to the server's home folder, where its admin.key lies."
 
+EXTRAS = {"psycopg": "postgres", "torch": "train", "transformers": "train"}
+"""Libraries that only some installations have, and the extra that brings them."""
+
 
 def explain(error: BaseException) -> tuple[int, str] | None:
     """The exit code and what to print, or None for an error nobody expected."""
@@ -36,6 +39,10 @@ def explain(error: BaseException) -> tuple[int, str] | None:
             return USAGE, _invalid(error)
         case sqlalchemy.exc.OperationalError():
             return UNREACHABLE, f"The database does not answer: {_first_line(error.orig)}"
+        case sqlalchemy.exc.ArgumentError():
+            return USAGE, f"BERTUNE_DATABASE_URL: {_first_line(error)}"
+        case ModuleNotFoundError(name=str(name)) if name in EXTRAS:
+            return USAGE, f"{name} is missing: pip install 'bertune[{EXTRAS[name]}]'"
         case yaml.YAMLError() | UnicodeDecodeError() | zipfile.BadZipFile():
             return USAGE, _first_line(error)
         case OSError():

@@ -2,7 +2,6 @@
 and stops without waiting for open polls."""
 
 import errno
-import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -114,13 +113,3 @@ def address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def log_to_stderr(level: str) -> None:
-    """One line per record, with time, level and logger."""
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
-    # They name every request at INFO.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -71,7 +71,9 @@ def _checked_options(values: dict[str, Any]) -> DataOptions:
 def _name(upload: Upload) -> str:
     name = upload.texts.get("name", "").strip()
     if len(name) > MAX_NAME_CHARS:
-        detail = f"A data set's name may have {MAX_NAME_CHARS} characters; this one has {len(name)}."
+        detail = (
+            f"A data set's name may have {MAX_NAME_CHARS} characters; this one has {len(name)}."
+        )
         raise InputError("invalid_value", detail, ("name",))
     return name or PurePosixPath(upload.filenames["train"]).stem[:MAX_NAME_CHARS]
 

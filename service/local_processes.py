@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from service.worker.cores import usable_cores
+
 logger = logging.getLogger(__name__)
 
 FIRST_RESTART_S = 1.0
@@ -20,11 +22,15 @@ STOP_S = 10.0
 TEND_S = 0.5
 
 
-def worker_command(slots: int) -> list[str]:
-    """A worker that dies with this process. Its server and key come by the environment, where
-    other users of the machine cannot read them; ``-P`` keeps files of the current folder out."""
-    base = [sys.executable, "-P", "-m", "service.cli", "worker"]
-    return [*base, "--slots", str(slots), "--parent", str(os.getpid())]
+def worker_command(*, slots: int, workers: int) -> list[str]:
+    """A worker that dies with this process and takes its share of the cores among ``workers``.
+
+    Its server and key come by the environment, where other users of the machine cannot read them;
+    ``-P`` keeps files of the current folder out.
+    """
+    threads = max(1, usable_cores() // (workers * slots)) if workers else 1
+    base = [sys.executable, "-P", "-m", "service.cli", "worker", "--parent", str(os.getpid())]
+    return [*base, "--slots", str(slots), "--threads", str(threads)]
 
 
 def worker_environment(server: str, key: str, home: Path) -> dict[str, str]:

@@ -70,8 +70,12 @@ class ModelCatalogue:
         frozen = next((file for file in facts["files"] if file["path"] == path), None)
         if frozen is None:
             raise NotFoundError(f"This model has no file {path}.", code="unknown_file")
-        folder = self._folder(facts["name"])
-        if ModelFile(**frozen) not in self._files(folder):
+        try:
+            folder = self._folder(facts["name"])
+            unchanged = ModelFile(**frozen) in self._files(folder)
+        except InputError:
+            unchanged = False
+        if not unchanged:
             detail = f"{facts['name']} has changed since the study was submitted; submit it again."
             raise ConflictError(detail, code="model_changed")
         return folder / path
@@ -130,7 +134,7 @@ def _fingerprint(files: tuple[ModelFile, ...]) -> str:
 
 def _scratch(model: str) -> CatalogueEntry:
     size = scratch_size(model)
-    facts = {
+    facts: dict[str, Any] = {
         "kind": "scratch",
         "name": model,
         "revision": None,
@@ -151,7 +155,11 @@ def _hub(model: str) -> CatalogueEntry:
         )
         raise InputError("unknown_model", detail, ("model",))
     folder = _hub_folder(name, revision or None)
-    checkpoint = read_checkpoint(folder)
+    try:
+        checkpoint = read_checkpoint(folder)
+    except InputError as error:
+        detail = error.detail.replace(folder.name, name)  # the folder's name is a commit
+        raise InputError(error.code, detail, error.where) from error
     facts = {
         "kind": "hub",
         "name": name,
@@ -170,10 +178,10 @@ def _hub_folder(name: str, revision: str | None) -> Path:
     The folder is named by the commit, so it freezes the revision.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
         GatedRepoError,
         HFValidationError,
-        LocalEntryNotFoundError,
+        HTTPError,  # of the HTTP library it uses, whichever that is
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -193,7 +201,7 @@ def _hub_folder(name: str, revision: str | None) -> Path:
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         detail = f"The hub knows no model {name}" + (f" at {revision}." if revision else ".")
         raise InputError("unknown_model", detail, ("model",)) from error
-    except (LocalEntryNotFoundError, OSError) as error:
+    except (HTTPError, OSError) as error:
         detail = (
             f"{name} is not in this server's hub cache and the hub cannot be reached. Connect the "
             "server, copy the model into a folder of BERTUNE_MODEL_DIRS and write local:NAME, or "

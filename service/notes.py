@@ -12,7 +12,7 @@ WHOLE_MATRIX_CLASSES = 12
 """Up to this many classes the whole matrix is a table; beyond, its largest confusions."""
 LARGEST_CONFUSIONS = 15
 LABEL_CHARS = 40
-_MARKUP = re.compile(r"([\\`*_{}\[\]()#<>|~$&!:@])")
+_MARKUP = re.compile(r"([\\`*_\[\]#<>|~$&!:@])")
 
 
 def trial_note(
@@ -20,18 +20,20 @@ def trial_note(
     number: int,
     metric: str,
     value: float,
-    params: Mapping[str, Scalar],
     metrics: Mapping[str, float],
     labels: Sequence[str],
     matrix: Matrix,
     per_class: Sequence[ClassScore],
     image_url: str,
 ) -> str:
-    """The note on a trial's page. ``matrix`` is the validation split's, in ``labels`` order."""
+    """The note on a trial's page. ``matrix`` is the validation split's, in ``labels`` order.
+
+    The page itself shows the parameters. ``image_url`` is a path on our own server: the pages load
+    no other images.
+    """
     return _paragraphs(
         f"## Trial {number}: {escaped(metric)} {value:.4f}",
-        parameters(params),
-        scores(metrics),
+        scores({"validation": metrics}),
         *_confusions(f"trial {number}", labels, matrix, image_url),
         class_scores(per_class),
     )
@@ -51,29 +53,24 @@ def study_note(
     image_url: str,
 ) -> str:
     """The note on a study's page: its best trial so far, and the test split once it was opened."""
-    test = ["### On the test split", scores(test_metrics)] if test_metrics else []
+    splits = {"validation": metrics} | ({"test": test_metrics} if test_metrics else {})
     return _paragraphs(
         f"## Best so far: trial {best_number}, {escaped(metric)} {value:.4f}",
-        parameters(params),
-        "### On the validation split",
-        scores(metrics),
-        *test,
+        table(tuple(map(escaped, params)), [tuple(map(_scalar, params.values()))]),
+        scores(splits),
         *_confusions(f"trial {best_number}", labels, matrix, image_url),
         class_scores(per_class),
     )
 
 
-def parameters(params: Mapping[str, Scalar]) -> str:
-    """A table of the values a trial ran with."""
-    return table(
-        ("parameter", "value"), [(escaped(name), _scalar(params[name])) for name in params]
-    )
-
-
-def scores(metrics: Mapping[str, float]) -> str:
-    """A table of metrics, each with four decimals."""
-    rows = [(escaped(name), f"{value:.4f}") for name, value in metrics.items()]
-    return table(("metric", "value"), rows, numbers=1)
+def scores(splits: Mapping[str, Mapping[str, float]]) -> str:
+    """A table of metrics with a row per split; a metric that a split lacks is a dash."""
+    names = list(dict.fromkeys(name for metrics in splits.values() for name in metrics))
+    rows = [
+        (split, *(f"{metrics[name]:.4f}" if name in metrics else "–" for name in names))
+        for split, metrics in splits.items()
+    ]
+    return table(("split", *map(escaped, names)), rows, numbers=len(names))
 
 
 def class_scores(per_class: Sequence[ClassScore]) -> str:
@@ -134,10 +131,16 @@ def largest_confusions(labels: Sequence[str], matrix: Matrix) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int = 0) -> str:
-    """A Markdown table whose last ``numbers`` columns are set to the right."""
+    """A Markdown table whose last ``numbers`` columns are set to the right.
+
+    The pages draw tables without any padding, so the headings bring a space of their own.
+    """
     words = len(columns) - numbers
-    rule = ["---"] * words + ["--:"] * numbers
-    return "\n".join("| " + " | ".join(line) + " |" for line in (columns, rule, *rows))
+    heads = [
+        f"{name}&emsp;" if at < words else f"&emsp;&emsp;{name}" for at, name in enumerate(columns)
+    ]
+    rule = [":--"] * words + ["--:"] * numbers
+    return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *rows))
 
 
 def escaped(text: str) -> str:

@@ -29,10 +29,10 @@ def render_metrics(session: Session) -> str:
 
 
 def _count(session: Session, table: type[Study] | type[Trial]) -> dict[str, int]:
-    query = select(table.state, func.count()).group_by(table.state)
+    query = select(table.state, func.count().label("number")).group_by(table.state)
     if table is Study:
         query = query.where(Study.deleted_at.is_(None))
-    return {state: count for state, count in session.execute(query)}
+    return {row.state: row.number for row in session.execute(query)}
 
 
 def _workers(session: Session) -> dict[str, int]:

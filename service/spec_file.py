@@ -49,19 +49,22 @@ class SpecFile:
         return StudySpec.model_validate({**self.document, **own})
 
 
-def read_spec_file(path: Path) -> SpecFile:
-    """Read and check a spec file; its data files are looked up from the folder it lies in.
-
-    Raises `InputError`, `pydantic.ValidationError` or `OSError`; nothing was sent anywhere then.
-    """
-    document = read_yaml(path.read_text(encoding="utf-8"))
+def read_document(path: Path) -> dict[str, Any]:
+    """The fields of a spec file, not yet checked. Raises `InputError` or `OSError`."""
+    try:
+        document = read_yaml(path.read_text(encoding="utf-8"))
+    except InputError as error:
+        raise InputError(error.code, error.detail, (path.name, *error.where)) from error
     if not isinstance(document, dict):
         raise InputError("invalid_spec", "A spec is a mapping of fields.", (path.name,))
-    return open_document(document, path.parent)
+    return document
 
 
 def open_document(document: dict[str, Any], folder: Path) -> SpecFile:
-    """A document whose data files lie in ``folder``; checked as far as can be without a server."""
+    """A document whose data files lie in ``folder``, checked as far as can be without a server.
+
+    Raises `InputError` or `pydantic.ValidationError`; nothing was sent anywhere then.
+    """
     if "dataset" not in document:
         raise InputError(
             "missing_dataset", "Name a data file or the id of an uploaded data set.", ("dataset",)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from model.config import Scalar
+from service.store.tables import ApiKey
 from studies.wire.datasets import DatasetAnswer
 from studies.wire.leases import WorkerAnswer
 from studies.wire.studies import StudyAnswer, ValidationAnswer
@@ -218,6 +219,14 @@ def workers_table(workers: Sequence[WorkerAnswer]) -> Table:
             plain(", ".join(worker.trials) or "–"),
             age_text(worker.last_seen_at),
         )
+    return table
+
+
+def keys_table(keys: Sequence[ApiKey]) -> Table:
+    table = _table("id", "name", "made", "revoked")
+    for key in keys:
+        revoked = age_text(key.revoked_at) if key.revoked_at else "–"
+        table.add_row(key.id, plain(key.name), age_text(key.created_at), revoked)
     return table
 
 

@@ -162,7 +162,8 @@ class Client:
         try:
             return self._study(id_or_name)
         except ApiError as error:
-            if error.status != 404:
+            # 422: no id looks like this, but a name may.
+            if error.status not in (404, 422):
                 raise
             for study in self._pages("/v1/studies", StudyAnswer):
                 if study.name == id_or_name:
@@ -181,27 +182,28 @@ class Client:
         study_id: str,
         timeout_s: float | None = None,
         on_change: Callable[[StudyAnswer], None] | None = None,
+        on_look: Callable[[StudyAnswer], None] | None = None,
         poll_s: float = 1.0,
     ) -> StudyAnswer:
         """Return the study once it has completed, failed or been cancelled.
 
-        ``on_change`` sees it first and then whenever something about it changed. Raises
-        `WaitTimeoutError` after ``timeout_s``; the study goes on. A server that goes away for
-        less than `OUTAGE_S` is waited for.
+        ``on_look`` sees it at every look, ``on_change`` at the first and then whenever something
+        about it changed. A server that goes away for less than `OUTAGE_S` is waited for. Raises
+        `WaitTimeoutError` after ``timeout_s``; the study goes on.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        seen = self._study(study_id)
-        if on_change is not None:
-            on_change(seen)
-        while seen.state not in STUDY_ENDED:
-            if deadline is not None and time.monotonic() >= deadline:
-                raise WaitTimeoutError(f"{seen.name} is still {seen.state} after {timeout_s} s.")
-            self._sleep(poll_s)
-            study = self._patient_study(study_id)
+        study, seen = self._study(study_id), None
+        while True:
+            if on_look is not None:
+                on_look(study)
             if on_change is not None and study != seen:
                 on_change(study)
-            seen = study
-        return seen
+            if study.state in STUDY_ENDED:
+                return study
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeoutError(f"{study.name} is still {study.state} after {timeout_s} s.")
+            self._sleep(poll_s)
+            study, seen = self._patient_study(study_id), study
 
     # Trials
 

@@ -140,6 +140,8 @@ class OptunaAdapter:
                 if self._storage.get_study_directions(study_id) != [direction]:
                     raise ValueError(f"{key.optuna_name} has another direction") from None
             self._storage.set_study_system_attr(study_id, METRIC_NAMES, [key.metric])
+            for name, fact in _facts(key.spec).items():
+                self._storage.set_study_user_attr(study_id, name, fact)
 
     def delete_study(self, optuna_name: str) -> bool:
         """Hide a study from the pages and remove its rows; True once they are gone.
@@ -378,6 +380,17 @@ def _note_attrs(prefix: str, markdown: str) -> dict[str, Any]:
     The text goes first, so that a reader never sees a new version with the old text.
     """
     return {f"{prefix}_str:0": markdown, f"{prefix}_ver": time.time_ns() // 1_000_000}
+
+
+def _facts(spec: specs.StudySpec) -> dict[str, Scalar]:
+    """What the study's page lists beside its figures."""
+    return {
+        "dataset": spec.dataset,
+        "model": spec.model,
+        "sampler": spec.sampler.name,
+        "pruner": spec.pruner.name,
+        "seed": spec.seed,
+    }
 
 
 # -- samplers and pruners ------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-from model.config import RULES, Scalar, check_setting
+from model.config import RULES, Scalar, check_setting, is_finite
 from model.errors import InputError
 
 Where = tuple[str | int, ...]
@@ -20,7 +20,7 @@ class FloatRange(BaseModel):
     low: float
     high: float
     log: bool = False
-    step: float | None = None
+    step: float | None = Field(None, allow_inf_nan=False)
 
 
 class IntRange(BaseModel):
@@ -78,7 +78,7 @@ def _check_choices(name: str, parameter: Choices, where: Where) -> None:
 
 
 def _check_range(name: str, parameter: FloatRange | IntRange, where: Where) -> None:
-    if not (math.isfinite(parameter.low) and math.isfinite(parameter.high)):
+    if not (is_finite(parameter.low) and is_finite(parameter.high)):
         raise InputError("invalid_value", f"The range of {name} must be finite.", where)
     if parameter.low > parameter.high:
         raise InputError(

@@ -16,7 +16,8 @@ from studies.space import SearchSpace
 class Document(BaseModel):
     """A part of a spec: unknown fields are refused, values do not change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Infinity and NaN are no JSON, and PostgreSQL refuses to store them as such.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Objective(Document):
@@ -102,7 +103,7 @@ class Budget(Document):
 
     n_trials: StrictInt = Field(20, ge=1, le=100_000)
     max_parallel: StrictInt = Field(1, ge=1, le=10_000)
-    timeout_s: float | None = Field(None, gt=0)
+    timeout_s: float | None = Field(None, gt=0, le=1e9)
 
 
 class StudySpec(Document):

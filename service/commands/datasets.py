@@ -71,14 +71,19 @@ def list_datasets(server: Server = None, as_json: AsJson = False) -> None:
 
 
 def _options(pairs: list[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` texts; numbers become numbers, everything else stays text."""
+    """``KEY=VALUE`` texts, with numbers where an option is one; the server refuses unknown keys."""
+    import dataclasses
+
+    from model.config import DataOptions
+
+    numbers = {field.name for field in dataclasses.fields(DataOptions) if field.type is float}
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise typer.BadParameter(f"{pair!r} is not KEY=VALUE.", param_hint="--option")
         try:
-            options[key] = float(value)
+            options[key] = float(value) if key in numbers else value
         except ValueError:
-            options[key] = value
+            raise typer.BadParameter(f"{key} takes a number.", param_hint="--option") from None
     return options

@@ -50,22 +50,27 @@ _FORM: dict[str, Any] = {
 }
 
 
-@router.post("", status_code=201, openapi_extra=_FORM, responses=errors(400, 413, 415, 422))
+@router.post(
+    "",
+    status_code=201,
+    summary="Upload a data set",
+    openapi_extra=_FORM,
+    responses=errors(400, 413, 415, 422),
+)
 def upload_dataset(upload: ReceivedUpload, context: Context) -> DatasetAnswer:
-    """Upload a data set
+    """The files are read once, checked and stored in one normal form.
 
-    The files are read once, checked and stored in one normal form. The id names the content: the
-    same files with the same fractions give the same data set.
+    The id names the content: the same files with the same fractions give the same data set.
     """
     dataset_id = ingest(context.database, context.folders, upload)
     return read_dataset(dataset_id, context)
 
 
-@router.get("", responses=errors(422))
+@router.get("", summary="List data sets", responses=errors(422))
 def read_datasets(
     context: Context, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[DatasetAnswer]:
-    """List data sets, newest first"""
+    """Newest first."""
     place = decode_cursor(cursor, str, str)
     after = None if place is None else (datetime.fromisoformat(str(place[0])), str(place[1]))
     with context.database.reading() as session:
@@ -79,23 +84,28 @@ def read_datasets(
     return Page(items=items, next_cursor=next_cursor)
 
 
-@router.get("/{dataset_id}", responses=errors(404))
+@router.get("/{dataset_id}", summary="Read a data set's facts", responses=errors(404, 422))
 def read_dataset(dataset_id: DatasetId, context: Context) -> DatasetAnswer:
-    """Read a data set's facts"""
+    """What the reader found: rows, labels, missing values, duplicates, word counts."""
     with context.database.reading() as session:
         dataset = get_dataset(session, dataset_id)
         return _answer(dataset, split_files(session, [dataset_id])[dataset_id])
 
 
-@router.get("/{dataset_id}/files/{name}", response_class=FileResponse, responses=errors(404))
+@router.get(
+    "/{dataset_id}/files/{name}",
+    summary="Download a normalised Parquet file",
+    response_class=FileResponse,
+    responses=errors(404, 422),
+)
 def download_file(
     dataset_id: DatasetId,
     name: Annotated[str, Path(pattern=r"^[^\x00]{1,100}$", examples=["train", "indices-0"])],
     context: Context,
 ) -> FileResponse:
-    """Download a normalised Parquet file
+    """``name`` is train, validation, test, or ``indices-<study seed>``.
 
-    ``name`` is train, validation, test, or ``indices-<study seed>``. The ETag is its sha256.
+    The ETag is the file's sha256.
     """
     with context.database.reading() as session:
         file = get_file(session, dataset_id, name)

@@ -8,6 +8,7 @@ _MEANING = {
     400: "The request breaks off or is malformed",
     401: "No key, or one that is unknown or revoked",
     404: "There is no such thing",
+    406: "It does not come in the form that was asked for",
     409: "It conflicts with what is stored",
     413: "The body is too large",
     415: "The body has a media type that is not read here",

@@ -14,15 +14,19 @@ from studies.wire.base import ErrorAnswer
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz", response_class=PlainTextResponse)
+@router.get("/healthz", summary="Is the process alive", response_class=PlainTextResponse)
 def healthz() -> str:
-    """Whether the process answers; needs no key"""
+    """Answers without a key and without a look at the database."""
     return "ok\n"
 
 
-@router.get("/readyz", responses={503: {"model": ErrorAnswer, "description": "No database"}})
+@router.get(
+    "/readyz",
+    summary="Is the server ready",
+    responses={503: {"model": ErrorAnswer, "description": "The database does not answer"}},
+)
 def readyz(context: Context) -> JSONResponse:
-    """Whether the server can serve: its database answers; needs no key"""
+    """Ready means that the database answers. Needs no key."""
     try:
         with context.database.reading() as session:
             session.execute(text("SELECT 1"))
@@ -33,9 +37,14 @@ def readyz(context: Context) -> JSONResponse:
     return JSONResponse({"status": "ready"})
 
 
-@router.get("/metrics", response_class=PlainTextResponse, responses=errors())
+@router.get(
+    "/metrics",
+    summary="Counts for Prometheus",
+    response_class=PlainTextResponse,
+    responses=errors(),
+)
 def metrics(context: Context) -> PlainTextResponse:
-    """Counts for Prometheus"""
+    """Studies, trials and workers by state."""
     with context.database.reading() as session:
         body = render_metrics(session)
     return PlainTextResponse(body, media_type="text/plain; version=0.0.4; charset=utf-8")

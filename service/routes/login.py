@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from service.auth import SESSION_COOKIE, is_same_origin
 from service.context import Context
+from service.routes.documented import errors
 from service.store.database import Database
 from service.store.keys import (
     LINK_LIFETIME,
@@ -102,7 +103,12 @@ async def log_in(request: Request, context: Context, next: str = HOME_PAGE) -> R
     return _logged_in(request, cookie, next)
 
 
-@router.post("/v1/login-links", status_code=201, summary="Make a one-time login link")
+@router.post(
+    "/v1/login-links",
+    status_code=201,
+    summary="Make a one-time login link",
+    responses=errors(),
+)
 def make_login_link(request: Request, context: Context) -> LoginLink:
     """A link that logs one browser in as the caller, once, within ten minutes."""
     identity = cast(Identity, request.state.identity)

@@ -65,28 +65,23 @@ LabelFilters = Annotated[
 ]
 
 
-@router.post("", status_code=201, responses=errors(409, 422))
+@router.post("", status_code=201, summary="Submit a study", responses=errors(409, 422))
 def submit_study(
     spec: Spec, context: Context, idempotency_key: IdempotencyKey = None
 ) -> StudyAnswer:
-    """Submit a study
-
-    Everything is checked first; then the study and all of its trials are queued at once.
-    """
+    """Everything is checked first; then the study and all of its trials are queued at once."""
     return read_study(submit(context, spec, idempotency_key), context)
 
 
-@router.post("/validate", responses=errors(422))
+@router.post("/validate", summary="Check a study without storing it", responses=errors(422))
 def validate_study(spec: Spec, context: Context) -> ValidationAnswer:
-    """Check a study without storing it
-
-    Answers what the defaults resolve to, how long the texts are in word pieces, and the share of
-    them that each max_length of the search space would cut.
+    """Answers what the defaults resolve to, how long the texts are in word pieces (of up to 20,000
+    train rows), and the share of them that each max_length of the search space would cut.
     """
     return validate(context, spec)
 
 
-@router.get("", responses=errors(422))
+@router.get("", summary="List studies", responses=errors(422))
 def read_studies(
     context: Context,
     state: StudyState | None = None,
@@ -94,7 +89,7 @@ def read_studies(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[StudyAnswer]:
-    """List studies, newest first"""
+    """Newest first."""
     place = decode_cursor(cursor, str)
     with context.database.reading() as session:
         studies, next_cursor = cut_page(
@@ -124,19 +119,18 @@ class FilterError(ServiceError):
     code = "invalid_filter"
 
 
-@router.get("/{study_id}", responses=errors(404))
+@router.get("/{study_id}", summary="Read a study", responses=errors(404, 422))
 def read_study(study_id: StudyId, context: Context) -> StudyAnswer:
-    """Read a study"""
+    """Its state, the counts of its trials, the best one and, at the end, its test score."""
     with context.database.reading() as session:
         return answer_studies(session, [get_study(session, study_id)])[0]
 
 
-@router.post("/{study_id}/cancel", responses=errors(404, 409))
+@router.post("/{study_id}/cancel", summary="Cancel a study", responses=errors(404, 409, 422))
 def cancel(study_id: StudyId, context: Context) -> StudyAnswer:
-    """Cancel a study
+    """Queued trials never start; running ones are told to stop at their next renewal.
 
-    Queued trials never start; running ones are told to stop at their next renewal. Cancelling a
-    cancelled study changes nothing.
+    Cancelling a cancelled study changes nothing.
     """
     with context.database.transaction() as session:
         cancel_study(session, get_study(session, study_id))

@@ -13,6 +13,7 @@ from service.errors import ConflictError
 from service.store.events import append_event
 from service.store.identifiers import new_id
 from service.store.moves import close_attempt, lock_study, move_study, move_trial
+from service.store.studies import best_trials
 from service.store.tables import Artifact, Dataset, DatasetFile, Study, Trial
 from studies.states import STUDY_ENDED
 
@@ -21,13 +22,7 @@ MODEL_ARTIFACT = "model.zip"
 
 def best_trial(session: Session, study: Study) -> Trial | None:
     """The best completed trial, ties to the lower number; None when none completed."""
-    value = Trial.value.desc() if study.direction == "maximize" else Trial.value.asc()
-    return session.scalars(
-        select(Trial)
-        .where(Trial.study_id == study.id, Trial.kind == "train", Trial.state == "completed")
-        .order_by(value, Trial.number)
-        .limit(1)
-    ).one_or_none()
+    return best_trials(session, [study.id]).get(study.id)
 
 
 def beats(study: Study, value: float, number: int | None, best: Trial | None) -> bool:
@@ -70,8 +65,14 @@ def cancel_study(session: Session, study: Study) -> None:
     if study.state in STUDY_ENDED:
         raise ConflictError(f"The study has {study.state} already.", code="study_ended")
     cancel_queued(session, study, "study cancelled")
-    running = select(Trial).where(Trial.study_id == study.id, Trial.state == "running")
-    for trial in session.scalars(running.with_for_update().execution_options(populate_existing=True)):
+    running = (
+        select(Trial)
+        .where(Trial.study_id == study.id, Trial.state == "running")
+        .order_by(Trial.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    for trial in session.scalars(running).all():
         close_attempt(session, trial, "cancelled")
         move_trial(session, trial, "cancelled")
     move_study(session, study, "cancelled")
@@ -89,9 +90,7 @@ def cancel_overdue(session: Session, study: Study) -> bool:
     return cancel_queued(session, study, "time is up", search_only=True) > 0
 
 
-def cancel_queued(
-    session: Session, study: Study, reason: str, *, search_only: bool = False
-) -> int:
+def cancel_queued(session: Session, study: Study, reason: str, *, search_only: bool = False) -> int:
     """Cancel all queued trials in one statement (there may be many); returns how many."""
     session.flush()
     kinds = ("train",) if search_only else ("train", "evaluate")

@@ -45,10 +45,10 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session to read from; whatever it changed is rolled back."""
+        """A session to read from; whatever it changed is rolled back. Rows stay readable after."""
+        # No explicit rollback: it would expire the rows. Closing rolls back all the same.
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
-            session.rollback()
 
     def forbid_transaction(self) -> None:
         """Raise `OpenTransactionError` when this thread stands inside `transaction()`."""

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
+from model.config import SPLITS
 from service.errors import NotFoundError
 from service.store.tables import Dataset, DatasetFile
 
@@ -15,7 +16,12 @@ INDICES_PREFIX = "indices-"
 
 
 def add_dataset(
-    session: Session, dataset_id: str, *, name: str, options: dict[str, Any], summary: dict[str, Any]
+    session: Session,
+    dataset_id: str,
+    *,
+    name: str,
+    options: dict[str, Any],
+    summary: dict[str, Any],
 ) -> None:
     """Insert the data set with its files; nothing happens when it is there already."""
     if session.get(Dataset, dataset_id) is not None:
@@ -76,11 +82,11 @@ def list_datasets(
 
 
 def split_files(session: Session, dataset_ids: Iterable[str]) -> dict[str, list[DatasetFile]]:
-    """The files of the splits of each data set, in one query; indices are not among them."""
+    """The files of each data set's splits, train first, in one query; without the indices."""
     found: dict[str, list[DatasetFile]] = {dataset_id: [] for dataset_id in dataset_ids}
     query = select(DatasetFile).where(
-        DatasetFile.dataset_id.in_(found), DatasetFile.split.not_like(f"{INDICES_PREFIX}%")
+        DatasetFile.dataset_id.in_(found), DatasetFile.split.in_(SPLITS)
     )
-    for file in session.scalars(query):
+    for file in sorted(session.scalars(query), key=lambda file: SPLITS.index(file.split)):
         found[file.dataset_id].append(file)
     return found

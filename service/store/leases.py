@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from service.errors import LeaseLostError, NotFoundError
 from service.store.completion import cancel_overdue, complete_if_done
 from service.store.moves import (
+    ROW_LOCK,
     close_attempt,
     fail_trial,
     lock_study,
@@ -23,8 +24,8 @@ from service.store.moves import (
     record_trial,
 )
 from service.store.tables import Attempt, Study, Trial
-from service.store.workers import meet_worker
-from studies.states import check_trial_move
+from service.store.workers import meet_worker, touch_holder
+from studies.states import TRIAL_ENDED, check_trial_move
 
 Clock = ColumnElement[float]
 CLAIMABLE_STUDIES = ("queued", "running")
@@ -99,8 +100,7 @@ def claim(
     session: Session, clock: Clock, study_id: str, who: Claimant, *, max_lost: int
 ) -> Held | None:
     """Take the study's next queued trial; None when it has none to give by now."""
-    if meet_worker(session, who.worker, who.device):
-        return None
+    meet_worker(session, who.worker, who.device)
     earlier = held_by(session, who.worker, who.slot)
     if earlier:  # the same request, sent again, was quicker
         return next((held for held in earlier if held.request_id == who.request_id), None)
@@ -124,6 +124,26 @@ def _may_run_one_more(session: Session, study: Study) -> bool:
     return (running or 0) < study.max_parallel
 
 
+def repeat_claim(session: Session, clock: Clock, held: Held) -> bool:
+    """Extend the lease that an earlier, equal request got; False when it is lost by now."""
+    touch_holder(session, held.trial_id, held.attempt)
+    trial = _lock_trial(session, held.trial_id)
+    if not _holds(trial, held.attempt):
+        return False
+    extend(session, clock, trial)
+    return True
+
+
+def give_up(session: Session, held: Held, *, max_lost: int) -> None:
+    """Take back a lease whose slot asks for another trial: its answer was lost, or its agent
+    forgot it. Nobody works on it, so it counts as lost and need not wait to lapse."""
+    study = lock_study(session, held.study_id)
+    trial = _lock_trial(session, held.trial_id)
+    if _holds(trial, held.attempt):
+        lose(session, trial, max_lost=max_lost, reason="its slot asked for another trial")
+        complete_if_done(session, study)
+
+
 def _take(session: Session, clock: Clock, study: Study, who: Claimant) -> Held | None:
     check_trial_move("queued", "running")
     now = datetime.now(UTC)
@@ -132,7 +152,7 @@ def _take(session: Session, clock: Clock, study: Study, who: Claimant) -> Held |
         .where(Trial.study_id == study.id, Trial.state == "queued")
         .order_by(Trial.number, Trial.id)
         .limit(1)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
     )
     taken = session.execute(
         update(Trial)
@@ -168,18 +188,19 @@ def _take(session: Session, clock: Clock, study: Study, who: Claimant) -> Held |
 
 
 def store_params(
-    session: Session, trial_id: str, params: dict[str, Any], optuna_trial_id: int
-) -> bool:
-    """Give a running trial its parameters, for good; False when it has some or runs no more.
+    session: Session, clock: Clock, held: Held, params: dict[str, Any], *, optuna_trial_id: int
+) -> None:
+    """Give a trial its parameters for good, unless it has some or has ended.
 
-    Whose attempt it is does not matter: a retry runs with the same parameters.
+    Whether the lease still holds does not matter: a retry runs with the same parameters. If it
+    does, it begins now, since asking may have taken a while.
     """
-    trial = session.get_one(Trial, trial_id, with_for_update=True, populate_existing=True)
-    if trial.state != "running" or trial.params is not None:
-        return False
-    trial.params = params
-    trial.optuna_trial_id = optuna_trial_id
-    return True
+    trial = _lock_trial(session, held.trial_id)
+    if trial.params is None and trial.state not in TRIAL_ENDED:
+        trial.params = params
+        trial.optuna_trial_id = optuna_trial_id
+    if _holds(trial, held.attempt):
+        extend(session, clock, trial)
 
 
 # -- hold ----------------------------------------------------------------------------------------
@@ -191,12 +212,26 @@ def lock_held(session: Session, trial_id: str, attempt: int) -> Trial:
     Raises `LeaseLostError`, and `NotFoundError` ``unknown_trial``.
     """
     trial = _lock_trial(session, trial_id)
-    if trial.state != "running" or trial.attempt != attempt:
+    if not _holds(trial, attempt):
         raise LeaseLostError(
             f"Attempt {attempt} does not hold trial {trial_id}: it is {trial.state}, "
             f"attempt {trial.attempt}."
         )
     return trial
+
+
+def lock_renewable(session: Session, clock: Clock, trial_id: str, attempt: int) -> Trial:
+    """As `lock_held`, but a cancelled trial is returned too, so that its worker can be told, and a
+    lost one is revived if it may be."""
+    revive(session, clock, trial_id, attempt)
+    trial = _lock_trial(session, trial_id)
+    if trial.state == "cancelled" and trial.attempt == attempt:
+        return trial
+    return lock_held(session, trial_id, attempt)
+
+
+def _holds(trial: Trial, attempt: int) -> bool:
+    return trial.state == "running" and trial.attempt == attempt
 
 
 def extend(session: Session, clock: Clock, trial: Trial) -> tuple[float, float]:
@@ -251,7 +286,7 @@ def _trial(session: Session, trial_id: str) -> Trial:
 
 def _lock_trial(session: Session, trial_id: str) -> Trial:
     _trial(session, trial_id)
-    return session.get_one(Trial, trial_id, with_for_update=True, populate_existing=True)
+    return session.get_one(Trial, trial_id, with_for_update=ROW_LOCK, populate_existing=True)
 
 
 # -- lose ----------------------------------------------------------------------------------------
@@ -275,11 +310,9 @@ def sweep_study(session: Session, clock: Clock, study: Study, *, max_lost: int) 
     """
     lapsed = session.scalars(
         select(Trial)
-        .where(
-            Trial.study_id == study.id, Trial.state == "running", Trial.lease_expires_at < clock
-        )
+        .where(Trial.study_id == study.id, Trial.state == "running", Trial.lease_expires_at < clock)
         .order_by(Trial.id)
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     ).all()
     for trial in lapsed:

@@ -22,10 +22,13 @@ from studies.states import (
     check_trial_move,
 )
 
+ROW_LOCK = {"key_share": True}
+"""On PostgreSQL FOR NO KEY UPDATE: rows that refer to the locked one may be inserted meanwhile."""
+
 
 def lock_study(session: Session, study_id: str) -> Study:
     """The study, locked until the transaction ends. Raises `NotFoundError` ``unknown_study``."""
-    study = session.get(Study, study_id, with_for_update=True, populate_existing=True)
+    study = session.get(Study, study_id, with_for_update=ROW_LOCK, populate_existing=True)
     if study is None:
         raise NotFoundError(f"There is no study {study_id}.", code="unknown_study")
     return study

@@ -103,6 +103,15 @@ def find_by_key(session: Session, idempotency_key: str) -> Study | None:
     return session.scalar(select(Study).where(Study.idempotency_key == idempotency_key))
 
 
+def model_facts(session: Session, key: str) -> dict[str, Any] | None:
+    """The frozen facts of the `local:` model with this key, None when no study uses it."""
+    facts = Study.model_facts
+    query = select(facts).where(
+        facts["key"].as_string() == key, facts["kind"].as_string() == "local"
+    )
+    return session.scalars(query.order_by(Study.id.desc()).limit(1)).first()
+
+
 def list_studies(
     session: Session,
     *,

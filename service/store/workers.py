@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.errors import NotFoundError
+from service.store.moves import ROW_LOCK
 from service.store.tables import Attempt, Trial, Worker
 
 
@@ -26,6 +27,11 @@ def meet_worker(session: Session, worker_id: str, device: dict[str, Any] | None)
     statement = insert(Worker).values(**row)
     statement = statement.on_conflict_do_update(index_elements=[Worker.id], set_=changes)
     return session.execute(statement.returning(Worker.draining)).scalar_one()
+
+
+def is_draining(session: Session, worker_id: str) -> bool:
+    """Whether a worker is to get no more trials; an unknown one is not."""
+    return bool(session.scalar(select(Worker.draining).where(Worker.id == worker_id)))
 
 
 def touch_holder(session: Session, trial_id: str, attempt: int) -> None:
@@ -56,13 +62,13 @@ def held_trials(session: Session, worker_ids: Sequence[str]) -> dict[str, list[s
         .order_by(Trial.study_id, Trial.number)
     )
     for worker_id, study_id, number in rows:
-        held[worker_id].append(f"{study_id}/{'evaluate' if number is None else number}")
+        held[worker_id or ""].append(f"{study_id}/{'evaluate' if number is None else number}")
     return held
 
 
 def drain_worker(session: Session, worker_id: str) -> Worker:
     """The worker gets no more trials; what it holds it may finish. Raises `NotFoundError`."""
-    worker = session.get(Worker, worker_id, with_for_update=True)
+    worker = session.get(Worker, worker_id, with_for_update=ROW_LOCK)
     if worker is None:
         raise NotFoundError(f"There is no worker {worker_id}.", code="unknown_worker")
     worker.draining = True

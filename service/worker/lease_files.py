@@ -103,7 +103,7 @@ def _model(
 def _hub_snapshot(model: LeaseModel, until: threading.Event) -> str:
     """The folder of a hub model in the machine's own hub cache, at the frozen revision."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     log.info("model %s at %s: looking in the hub cache, else fetching", model.name, model.revision)
@@ -117,10 +117,15 @@ def _hub_snapshot(model: LeaseModel, until: threading.Event) -> str:
         )
 
     try:
-        return _while_wanted(fetch, until)
+        folder = _while_wanted(fetch, until)
     except Exception as error:  # the hub's client raises errors of several libraries
         detail = f"The hub model {model.name} at {model.revision} cannot be fetched: {error}"
         raise UnavailableError("model_unavailable", detail[:2000]) from error
+    if not any(Path(folder).glob("*.safetensors")):
+        # Without the network the hub's client answers with what it has, complete or not.
+        detail = f"The hub model {model.name} at {model.revision} has no safetensors weights here."
+        raise UnavailableError("model_unavailable", detail)
+    return folder
 
 
 def _while_wanted(fetch: Callable[[], str], until: threading.Event) -> str:

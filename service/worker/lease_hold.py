@@ -22,13 +22,13 @@ from studies.wire.leases import Lease, RenewAnswer, RenewRequest
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-End = Literal["lost", "cancelled", "paused", "orphaned", "stopping"]
-"""Why a lease ended early: another attempt holds the trial; the study was cancelled or paused;
-the server is silent; this agent is shutting down."""
+End = Literal["lost", "cancelled", "paused", "orphaned", "stopping", "done"]
+"""Why a lease's work ended: another attempt holds the trial; the study was cancelled or paused;
+the server is silent; this agent is shutting down; nothing is left to do."""
 
 
 class HoldEndedError(RuntimeError):
-    """The lease ended while work for it was going on."""
+    """The lease ended, so work for it must too."""
 
     def __init__(self, end: End) -> None:
         super().__init__(end)
@@ -60,6 +60,8 @@ class LeaseHold:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        with self._lock:
+            self._end = self._end or "done"
         self.ended.set()
 
     def end(self, end: End) -> None:
@@ -71,7 +73,7 @@ class LeaseHold:
         self._on_end()
 
     def check(self) -> None:
-        """Raise `HoldEndedError` once the lease has ended early."""
+        """Raise `HoldEndedError` once the lease has ended."""
         with self._lock:
             if self._end is not None:
                 raise HoldEndedError(self._end)
@@ -91,7 +93,7 @@ class LeaseHold:
         except GivenUpError:
             pass  # `ended` was set meanwhile, and `check` says why
         self.check()
-        raise RuntimeError("a call about a lease was made after its block")
+        raise AssertionError("a call was given up while its lease was held")
 
     def renew(self, request: RenewRequest) -> RenewAnswer:
         """Renew with a report; raises as `call` does, also when the answer ends the lease."""

@@ -117,7 +117,11 @@ class LeaseRun:
 
     def _fetch(self) -> LeaseFiles:
         def download(url: str, sink: BinaryIO) -> None:
-            self._hold.call(lambda: self._link.download(url, sink, until=self._hold.ended))
+            try:
+                self._hold.call(lambda: self._link.download(url, sink, until=self._hold.ended))
+            except RefusedError as error:  # for example `model_changed`: final, whoever fetches
+                retry = error.status >= 500
+                raise JobFailedError(error.code, error.detail, retry=retry) from error
 
         try:
             return fetch_files(

@@ -39,7 +39,7 @@ _AWAY = frozenset({408, 429, 502, 503, 504})
 
 
 class LeaseLostError(RuntimeError):
-    """409: the attempt no longer holds its trial."""
+    """409 `lease_lost`: the attempt no longer holds its trial."""
 
 
 class RefusedError(RuntimeError):
@@ -257,6 +257,6 @@ def _checked(response: httpx.Response) -> httpx.Response:
         answer = ErrorAnswer.model_validate_json(response.content)
     except ValueError:
         answer = ErrorAnswer(error="unexpected_answer", detail=response.text[:200])
-    if response.status_code == 409:
+    if answer.error == "lease_lost":
         raise LeaseLostError(answer.detail)
     raise RefusedError(response.status_code, answer.error, answer.detail)

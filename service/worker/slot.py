@@ -21,7 +21,6 @@ from service.worker.server_link import (
     LeaseLostError,
     RefusedError,
     ServerLink,
-    ServerSilentError,
 )
 from service.worker.trainer_process import Exited, TrainerProcess
 from studies.wire.leases import Device, FailureRequest, Lease, LeaseRequest
@@ -39,6 +38,9 @@ CANCEL_GRACE_S = 10.0
 RELEASE_S = 5.0
 """How long a shutdown waits for the server to take a trial back."""
 DETAIL_CHARS = 20_000
+
+
+Failure = JobFailedError | TrainerExitedError | UnavailableError | RefusedError
 
 
 class TrainerStartError(RuntimeError):
@@ -109,7 +111,7 @@ class Slot:
             if lease is not None:
                 self._hold_lease(lease)
                 idle_since = time.monotonic()
-            elif wait_s < POLL_S and time.monotonic() - idle_since >= wait_s:
+            elif self._idle_enough(idle_since):
                 return
             elif time.monotonic() - asked < EARLY_POLL_S:
                 self._setup.stopping.wait(EARLY_POLL_S)
@@ -119,6 +121,10 @@ class Slot:
         if idle_s is None:
             return POLL_S
         return max(0.0, min(POLL_S, idle_since + idle_s - time.monotonic()))
+
+    def _idle_enough(self, idle_since: float) -> bool:
+        idle_s = self._setup.until_idle_s
+        return idle_s is not None and time.monotonic() - idle_since >= idle_s
 
     def _claim(self, wait_s: float) -> Lease | None:
         request = LeaseRequest(
@@ -185,7 +191,7 @@ class Slot:
         self,
         hold: LeaseHold,
         run: LeaseRun | None,
-        error: JobFailedError | TrainerExitedError | UnavailableError | RefusedError,
+        error: Failure,
     ) -> None:
         """Tell the server of a failed trial; a trainer in an unknown state is replaced."""
         failure = _failure(error)
@@ -193,7 +199,7 @@ class Slot:
             "slot %d: trial %s failed: %s: %s",
             *(self._index, hold.lease.trial_id, failure.code, failure.detail),
         )
-        if failure.retry or failure.code in ("out_of_memory", "server_refused"):
+        if _spoils_trainer(error):
             self._drop_trainer()
         try:
             if run is not None:
@@ -251,9 +257,14 @@ class Slot:
             trainer.wake()
 
 
-def _failure(
-    error: JobFailedError | TrainerExitedError | UnavailableError | RefusedError,
-) -> FailureRequest:
+def _spoils_trainer(error: Failure) -> bool:
+    """Whether the trainer may be at work still, or in a state that nobody foresaw."""
+    if isinstance(error, JobFailedError):
+        return error.retry or error.code == "out_of_memory"
+    return not isinstance(error, UnavailableError)
+
+
+def _failure(error: Failure) -> FailureRequest:
     detail = str(error)[-DETAIL_CHARS:]
     if isinstance(error, JobFailedError):
         return FailureRequest(code=error.code, detail=detail, retry=error.retry)

@@ -29,13 +29,13 @@ TEST_ROWS = 500
 
 SHARES = {
     "login": 0.20,
-    "delivery": 0.17,
+    "delivery": 0.16,
     "refund": 0.15,
-    "password": 0.14,
+    "password": 0.13,
     "invoice": 0.12,
     "bug": 0.09,
     "cancel": 0.08,
-    "wish": 0.05,
+    "wish": 0.07,
 }
 """How often each class is drawn."""
 CLOSE_CLASS = {"login": "password", "password": "login", "refund": "invoice", "invoice": "refund"}
@@ -44,7 +44,7 @@ AMBIGUOUS_SHARE = 0.06
 AMBIGUOUS_USUAL = 0.65
 NOISE_SHARE = 0.03
 REQUEST_FIRST_SHARE = 0.35
-PAST_SHARE = 0.5
+PAST_SHARE = 0.4
 TYPO_SHARE = 0.025
 
 _SLOT = re.compile(r"\{(\w+)\}")

@@ -152,7 +152,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "content": ("notes", "photos", "drafts", "entries", "files"),
     "credential": ("password", "user name", "login", "code", "fingerprint"),
     "digits": tuple(str(n) for n in range(13, 98, 4)),
-    "end": ("cancel", "end", "stop", "terminate", "close"),
+    "end": ("cancel", "end", "terminate"),
     "fails": ("crashes", "freezes", "hangs", "closes itself", "stays empty", "turns black"),
     "feature": (
         *("the search", "the editor", "the report page", "the photo upload"),
@@ -184,7 +184,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "period": ("month", "week", "quarter", "year"),
     "person": ("Anna", "Ben", "Chris", "Dana", "Eric", "Fatima", "Georg", "Hana", "Ines", "Jon"),
     "place": ("address", "depot", "branch", "street", "neighbour"),
-    "plan": ("subscription", "plan", "membership", "contract", "yearly plan"),
+    "plan": ("subscription", "plan", "membership", "yearly plan"),
     "rejected": ("rejected", "refused", "not accepted", "called wrong"),
     "rejects": ("rejects", "refuses", "does not accept", "will not take"),
     "renew": ("renew", "extend", "keep", "continue"),

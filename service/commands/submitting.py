@@ -1,0 +1,143 @@
+"""Commands that send a study: check it, queue it, watch it, stop it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.commands.options import AsJson, Server, StudyRef, print_json
+from service.exit_codes import INTERRUPTED, REFUSED
+
+if TYPE_CHECKING:
+    from service.spec_file import SpecFile
+    from studies.client import Client
+    from studies.spec import StudySpec
+    from studies.wire.studies import StudyAnswer
+
+Spec = Annotated[Path | None, typer.Argument(metavar="[SPEC.yaml]", exists=True, dir_okay=False)]
+Preset = Annotated[
+    str | None, typer.Option(help="A study that ships with Bertune: quick, bert-base.")
+]
+Data = Annotated[
+    str | None, typer.Option(help="Data file, or id, in place of the spec's own data set.")
+]
+
+
+def submit(
+    spec: Spec = None,
+    preset: Preset = None,
+    data: Data = None,
+    name: Annotated[str | None, typer.Option(help="Name in place of the spec's own.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
+    server: Server = None,
+    as_json: AsJson = False,
+) -> None:
+    """Queue a study. Data files that the spec names are uploaded first.
+
+    With --watch the exit code tells how the study ended; Ctrl-C only stops watching.
+    """
+    from studies.client import Client
+
+    document = _read(spec, preset, data, name)
+    with Client(server) as client:
+        study = client.submit(_uploaded(document, client))
+        typer.echo(
+            f"Submitted {study.name} ({study.id}), {study.progress.total} trials.", err=as_json
+        )
+        if watch:
+            study = _watch(client, study, quiet=as_json)
+    if as_json:
+        print_json(study)
+    elif not watch:
+        typer.echo(f"Follow it with 'bertune watch {study.id}'.")
+    if watch:
+        _exit_as(study)
+
+
+def watch_study(study: StudyRef, server: Server = None, as_json: AsJson = False) -> None:
+    """Follow a study until it ends; Ctrl-C only stops watching."""
+    from studies.client import Client
+
+    with Client(server) as client:
+        found = _watch(client, client.study(study), quiet=as_json)
+    if as_json:
+        print_json(found)
+    _exit_as(found)
+
+
+def validate(
+    spec: Spec = None,
+    preset: Preset = None,
+    data: Data = None,
+    server: Server = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a study without queueing it, and show token lengths and what would be cut.
+
+    Data files that the spec names are uploaded.
+    """
+    from service.terminal import make_console, validation_view
+    from studies.client import Client
+
+    document = _read(spec, preset, data, None)
+    with Client(server) as client:
+        answer = client.validate(_uploaded(document, client))
+    if as_json:
+        print_json(answer)
+    else:
+        make_console().print(validation_view(answer))
+
+
+def cancel(study: StudyRef, server: Server = None, as_json: AsJson = False) -> None:
+    """Stop a study: queued trials are dropped, running ones end at their next report."""
+    from studies.client import Client
+
+    with Client(server) as client:
+        found = client.cancel(client.study(study).id)
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(f"{found.name} ({found.id}) is {found.state}.")
+
+
+def _read(spec: Path | None, preset: str | None, data: str | None, name: str | None) -> "SpecFile":
+    from service.spec_file import open_document, read_document
+    from studies.preset import load_preset
+
+    if (spec is None) == (preset is None):
+        raise typer.BadParameter("Give either SPEC.yaml or --preset NAME.")
+    document = load_preset(preset) if preset else read_document(Path(str(spec)))
+    folder = spec.parent if spec and data is None else Path()
+    changes = {"dataset": data, "name": name}
+    return open_document({**document, **{k: v for k, v in changes.items() if v}}, folder)
+
+
+def _uploaded(document: "SpecFile", client: "Client") -> "StudySpec":
+    if document.files is None:
+        return document.spec()
+    dataset_id = document.files.upload(client)
+    typer.echo(f"Uploaded {document.files.train.name} as data set {dataset_id}.", err=True)
+    return document.spec(dataset_id)
+
+
+def _watch(client: "Client", study: "StudyAnswer", *, quiet: bool) -> "StudyAnswer":
+    from service.terminal import make_console, study_view
+    from service.watching import watch
+
+    console = make_console(stderr=quiet)
+    try:
+        ended = watch(client, study.id, console)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\nStopped watching; the study goes on. 'bertune watch {study.id}' follows it again, "
+            f"'bertune cancel {study.id}' stops it.",
+            err=True,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    console.print(study_view(ended))
+    return ended
+
+
+def _exit_as(study: "StudyAnswer") -> None:
+    if study.state != "completed":
+        raise typer.Exit(REFUSED)

@@ -1,0 +1,337 @@
+"""The queue's steps as the routes call them: claim, renew, finish, fail, release.
+
+Each goes "commit ours, call Optuna, commit ours". Optuna is never called inside a transaction of
+ours, and whatever a crash cuts off between two steps the reconciler makes up for.
+"""
+
+import logging
+import math
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+
+from service.errors import LeaseLostError, NotFoundError
+from service.folders import Folders
+from service.lease_document import lease_document
+from service.result_check import check_reports, check_result
+from service.settings import Settings
+from service.store import endings, leases
+from service.store.completion import beats, best_trial, cancel_queued, complete_if_done
+from service.store.database import Database
+from service.store.endings import Ended
+from service.store.leases import Claimant, Held
+from service.store.moves import close_attempt, lock_study, move_trial
+from service.store.results import write_epochs
+from service.store.tables import Study, Trial
+from service.store.workers import is_draining, meet_worker, touch_holder
+from service.study_lock import StudyLocks
+from service.study_pages import StudyPages
+from service.study_plans import StudyPlan, StudyPlans
+from service.telling import Teller
+from service.waking import Waker
+from studies.optuna_adapter import Asked, NotInOptunaError, OptunaAdapter
+from studies.wire.leases import (
+    Action,
+    EndAnswer,
+    EpochMetrics,
+    FailureRequest,
+    Lease,
+    LeaseRequest,
+    ReleaseRequest,
+    RenewAnswer,
+    RenewRequest,
+    ResultRequest,
+)
+
+logger = logging.getLogger(__name__)
+
+SHORTEST_LEASE_S = 5.0
+LONGEST_LEASE = 10.0
+"""Times the default lease."""
+
+
+class GridExhaustedError(LookupError):
+    """The grid has no point left for a trial's number."""
+
+
+class Dispatcher:
+    """Thread-safe; one per server process."""
+
+    def __init__(
+        self,
+        database: Database,
+        optuna: OptunaAdapter,
+        settings: Settings,
+        folders: Folders,
+        waker: Waker,
+    ) -> None:
+        self.database = database
+        self.optuna = optuna
+        self.settings = settings
+        self.plans = StudyPlans(database)
+        self.locks = StudyLocks(database)
+        self.teller = Teller(database, optuna)
+        self.pages = StudyPages(database, optuna)
+        self._folders = folders
+        self._waker = waker
+        self._clock = database.now_s()
+
+    def close(self) -> None:
+        self.pages.close()
+        self.locks.close()
+
+    # -- claim -----------------------------------------------------------------------------------
+
+    def meet(self, request: LeaseRequest) -> None:
+        """Note that a worker asks for work, whether or not there is some."""
+        with self.database.transaction() as session:
+            meet_worker(session, request.worker, _device(request))
+
+    def claim(self, request: LeaseRequest) -> Lease | None:
+        """The next trial for this slot, ready to train; None when nothing waits for now.
+
+        The same request again gets the same lease while it holds. Another request of a slot that
+        holds a lease gives that one up: agents ask only with empty hands.
+        """
+        who = self._claimant(request)
+        while (held := self._repeated(who) or self._take(who)) is not None:
+            try:
+                return self._prepare(held)
+            except GridExhaustedError:
+                self._end_search(held)
+            except LeaseLostError as error:
+                logger.info("%s", error.detail)
+                return None
+            except Exception as error:
+                logger.exception("no parameters for trial %s", held.trial_id)
+                self._ask_failed(held, error)
+                # Not at once again: what failed may take a moment to come back.
+                return None
+        return None
+
+    def _claimant(self, request: LeaseRequest) -> Claimant:
+        asked_s = request.lease_s or self.settings.lease_s
+        lease_s = min(max(asked_s, SHORTEST_LEASE_S), LONGEST_LEASE * self.settings.lease_s)
+        return Claimant(request.worker, request.slot, request.request_id, _device(request), lease_s)
+
+    def _repeated(self, who: Claimant) -> Held | None:
+        """The lease that this very request got before; any other one of the slot is given up."""
+        with self.database.reading() as session:
+            held = leases.held_by(session, who.worker, who.slot)
+        same = None
+        for lease in held:
+            with self.database.transaction() as session:
+                if lease.request_id != who.request_id:
+                    leases.give_up(session, lease, max_lost=self.settings.max_lost)
+                elif leases.repeat_claim(session, self._clock, lease):
+                    same = lease
+        return same
+
+    def _take(self, who: Claimant) -> Held | None:
+        """Claim from one study after the other, each in a transaction of its own: none ever waits
+        for the locks of two."""
+        skip: set[str] = set()
+        while True:
+            with self.database.reading() as session:
+                if is_draining(session, who.worker):
+                    return None
+                study_id = leases.next_study(session, self._clock, skip)
+            if study_id is None:
+                return None
+            with self.database.transaction() as session:
+                held = leases.claim(
+                    session, self._clock, study_id, who, max_lost=self.settings.max_lost
+                )
+            if held is not None:
+                return held
+            skip.add(study_id)
+
+    def _prepare(self, held: Held) -> Lease:
+        """See that a claimed trial has parameters, and write the lease out."""
+        plan = self.plans.of(held.study_id)
+        if not self._has_params(held.trial_id):
+            with self.locks.hold(plan.study_id):
+                self._ask(plan, held)
+        with self.database.reading() as session:
+            return lease_document(
+                session, plan, held.trial_id, held.attempt, renew_s=self.settings.renew_s
+            )
+
+    def _has_params(self, trial_id: str) -> bool:
+        with self.database.reading() as session:
+            return session.get_one(Trial, trial_id).params is not None
+
+    def _ask(self, plan: StudyPlan, held: Held) -> None:
+        """Ask Optuna, under the study's lock; once per trial, whatever becomes of the attempt."""
+        if self._has_params(held.trial_id):  # another attempt was here while we waited
+            return
+        # What ended before this ask must be known to it, or the parameters would depend on luck.
+        self.teller.tell_ended(plan)
+        with self.database.reading() as session:
+            number = session.get_one(Trial, held.trial_id).number or 0
+        asked = self._asked(plan, number, held.trial_id)
+        with self.database.transaction() as session:
+            leases.store_params(
+                session, self._clock, held, asked.params, optuna_trial_id=asked.optuna_trial_id
+            )
+
+    def _asked(self, plan: StudyPlan, number: int, owner: str) -> Asked:
+        try:
+            fixed = plan.resolved.fixed_params(number)
+        except IndexError as error:
+            raise GridExhaustedError(f"the grid has no point for trial {number}") from error
+        try:
+            return self.optuna.ask(plan.key, number, owner, fixed)
+        except NotInOptunaError:
+            self.optuna.create_study(plan.key)
+            return self.optuna.ask(plan.key, number, owner, fixed)
+
+    def _end_search(self, held: Held) -> None:
+        """Cancel a claimed trial, and all queued ones, of a grid that has no point left."""
+        with self.database.transaction() as session:
+            study = lock_study(session, held.study_id)
+            with suppress(LeaseLostError):
+                trial = leases.lock_held(session, held.trial_id, held.attempt)
+                close_attempt(session, trial, "cancelled", {"reason": "the grid is exhausted"})
+                move_trial(session, trial, "cancelled")
+            cancel_queued(session, study, "the grid is exhausted", search_only=True)
+            complete_if_done(session, study)
+
+    def _ask_failed(self, held: Held, error: Exception) -> None:
+        detail = f"{type(error).__name__}: {error}"
+        failure = FailureRequest(code="ask_failed", detail=detail[:2000], retry=True)
+        with suppress(LeaseLostError), self.database.transaction() as session:
+            endings.fail(
+                session,
+                self._clock,
+                held.trial_id,
+                held.attempt,
+                failure,
+                max_crashes=self.settings.max_crashes,
+            )
+
+    # -- renew -----------------------------------------------------------------------------------
+
+    def renew(self, trial_id: str, attempt: int, request: RenewRequest) -> RenewAnswer:
+        """Extend a lease, store the epochs, and say how to go on.
+
+        Raises `LeaseLostError`, `NotFoundError` ``unknown_trial``, `InputError`.
+        """
+        check_reports(request.reports)
+        with self.database.transaction() as session:
+            touch_holder(session, trial_id, attempt)
+            trial = leases.lock_renewable(session, self._clock, trial_id, attempt)
+            if trial.state == "cancelled":
+                return self._renewed("cancel", self.settings.lease_s, datetime.now(UTC))
+            write_epochs(session, trial, request.reports)
+            lease_s, expires_at = leases.extend(session, self._clock, trial)
+            study = session.get_one(Study, trial.study_id)
+            keep = trial.kind == "train" and (
+                request.value is not None
+                and math.isfinite(request.value)
+                and beats(study, request.value, trial.number, best_trial(session, study))
+            )
+        action: Action = "keep_model" if keep else "continue"
+        if self._prunes(trial, request.reports):
+            action = "prune"
+        return self._renewed(action, lease_s, datetime.fromtimestamp(expires_at, UTC))
+
+    def _renewed(self, action: Action, lease_s: float, expires_at: datetime) -> RenewAnswer:
+        return RenewAnswer(
+            action=action,
+            lease_s=lease_s,
+            renew_s=min(self.settings.renew_s, lease_s / 3),
+            lease_expires_at=expires_at,
+        )
+
+    def _prunes(self, trial: Trial, reports: list[EpochMetrics]) -> bool:
+        """Report to Optuna and hear its pruner, also when the same epochs come again: the answer
+        of the first time may have been lost. A fault here costs a worker nothing."""
+        if trial.kind != "train" or trial.optuna_trial_id is None or not reports:
+            return False
+        try:
+            plan = self.plans.of(trial.study_id)
+            for report in sorted(reports, key=lambda report: report.epoch):
+                value = report.metrics.get(plan.key.metric)
+                if value is not None and math.isfinite(value):
+                    self.optuna.report(plan.key, trial.optuna_trial_id, report.epoch, value)
+            return self.optuna.should_prune(plan.key, trial.optuna_trial_id, trial.number or 0)
+        except Exception:
+            logger.exception("Optuna did not take the reports of trial %s", trial.id)
+            return False
+
+    # -- end -------------------------------------------------------------------------------------
+
+    def finish(self, trial_id: str, attempt: int, result: ResultRequest) -> EndAnswer:
+        """Record a result in one transaction, then tell Optuna.
+
+        A completed trial whose value is not finite failed. Raises `InputError` for a result that
+        does not fit the study, `LeaseLostError`, `NotFoundError` ``unknown_trial``.
+        """
+        plan, kind = self._plan_of(trial_id)
+        check_result(
+            result,
+            metric=plan.key.metric,
+            labels=plan.labels,
+            kind=kind,
+            task=plan.resolved.task,
+        )
+        if result.value is not None and not math.isfinite(result.value):
+            detail = f"The value of {plan.key.metric} was {result.value}."
+            if result.state == "completed":
+                failure = FailureRequest(code="non_finite_value", detail=detail)
+                return self.fail(trial_id, attempt, failure)
+        with self.database.transaction() as session:
+            ended = endings.finish(session, self._clock, trial_id, attempt, result)
+        for unused in ended.unused:
+            path = self._folders.artifact(unused.trial_id, unused.attempt, unused.name)
+            path.unlink(missing_ok=True)
+        return self._after(plan, trial_id, ended)
+
+    def fail(self, trial_id: str, attempt: int, failure: FailureRequest) -> EndAnswer:
+        """Record a bad end; raises `LeaseLostError`, `NotFoundError` ``unknown_trial``."""
+        plan, _ = self._plan_of(trial_id)
+        with self.database.transaction() as session:
+            ended = endings.fail(
+                session,
+                self._clock,
+                trial_id,
+                attempt,
+                failure,
+                max_crashes=self.settings.max_crashes,
+            )
+        return self._after(plan, trial_id, ended)
+
+    def release(self, trial_id: str, attempt: int, request: ReleaseRequest) -> EndAnswer:
+        """Take a trial back unharmed; raises `LeaseLostError`, `NotFoundError`."""
+        plan, _ = self._plan_of(trial_id)
+        with self.database.transaction() as session:
+            ended = endings.release(session, self._clock, trial_id, attempt, request.reason)
+        return self._after(plan, trial_id, ended)
+
+    def _after(self, plan: StudyPlan, trial_id: str, ended: Ended) -> EndAnswer:
+        """What follows a commit; the reconciler does what is left undone here."""
+        try:
+            with self.locks.hold(plan.study_id):
+                self.teller.tell_ended(plan)
+        except Exception:
+            logger.exception("Optuna was not told of trial %s", trial_id)
+        if ended.state == "completed":
+            self.pages.refresh(plan, trial_id)
+        self._waker.wake()
+        return EndAnswer(state=ended.state, attempt=ended.attempt)
+
+    def _plan_of(self, trial_id: str) -> tuple[StudyPlan, str]:
+        """The plan of a trial's study, and the trial's kind."""
+        with self.database.reading() as session:
+            found = session.execute(
+                select(Trial.study_id, Trial.kind).where(Trial.id == trial_id)
+            ).one_or_none()
+        if found is None:
+            raise NotFoundError(f"There is no trial {trial_id}.", code="unknown_trial")
+        return self.plans.of(found.study_id), found.kind
+
+
+def _device(request: LeaseRequest) -> dict[str, object] | None:
+    return request.device.model_dump(mode="json") if request.device else None

@@ -1,0 +1,148 @@
+"""What `bertune doctor` looks at: everything that a first study needs, each with what to do."""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.settings import Settings
+from service.store.database import Database
+from service.store.schema import current_revision, head_revision
+from studies.client import Client
+from studies.connection import ApiError, UnreachableError, find_key
+
+MIN_PYTHON = (3, 11)
+LOW_DISK_BYTES = 5_000_000_000
+TORCH_TIMEOUT_S = 120
+TORCH_PROBE = """
+import json, torch, transformers
+gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+print(json.dumps({
+    "torch": torch.__version__,
+    "transformers": transformers.__version__,
+    "gpus": [torch.cuda.get_device_name(index) for index in gpus],
+}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check's outcome; ``advice`` says what to do unless all is well."""
+
+    level: Literal["ok", "warn", "fail"]
+    subject: str
+    detail: str
+    advice: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Run every check, one after the other; a broken one does not hide the next."""
+    checks: tuple[Callable[[Settings], Finding], ...] = (
+        _python,
+        _torch,
+        _disk,
+        _database,
+        _server,
+    )
+    for check in checks:
+        yield check(settings)
+
+
+def check_database(settings: Settings) -> None:
+    """Connect once. Raises `sqlalchemy.exc.OperationalError`, or `OSError` for the home folder."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.resolved_database_url)
+    try:
+        with database.engine.connect():
+            pass
+    finally:
+        database.dispose()
+
+
+def _python(settings: Settings) -> Finding:  # noqa: ARG001
+    version = platform.python_version()
+    if sys.version_info < MIN_PYTHON:
+        return Finding("fail", "python", version, "Install Python 3.11 or newer.")
+    return Finding("ok", "python", version)
+
+
+def _torch(settings: Settings) -> Finding:  # noqa: ARG001
+    """In a child process: a broken CUDA installation can take its process with it."""
+    advice = "Workers on this machine need it: pip install 'bertune[train]'."
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        return Finding("warn", "torch", "not installed", advice)
+    probe = [sys.executable, "-P", "-c", TORCH_PROBE]
+    try:
+        child = subprocess.run(
+            probe, capture_output=True, text=True, timeout=TORCH_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("fail", "torch", f"no answer in {TORCH_TIMEOUT_S} s", advice)
+    if child.returncode != 0:
+        reason = (child.stderr.strip().splitlines() or [f"status {child.returncode}"])[-1]
+        return Finding("fail", "torch", reason, "Install it anew. " + advice)
+    found = json.loads(child.stdout.strip().splitlines()[-1])
+    versions = f"torch {found['torch']}, transformers {found['transformers']}"
+    if not found["gpus"]:
+        slow = "Small models train on the processor; BERT-base wants a GPU and its driver."
+        return Finding("warn", "torch", f"{versions}, no GPU", slow)
+    return Finding("ok", "torch", f"{versions}, {', '.join(found['gpus'])}")
+
+
+def _disk(settings: Settings) -> Finding:
+    folder = _existing_parent(settings.home.resolve())
+    free = shutil.disk_usage(folder).free
+    detail = f"{free / 1e9:.0f} GB free at {folder}"
+    if free < LOW_DISK_BYTES:
+        return Finding("warn", "disk", detail, "Make room, or set BERTUNE_HOME to another disk.")
+    return Finding("ok", "disk", detail)
+
+
+def _existing_parent(path: Path) -> Path:
+    return path if path.exists() else _existing_parent(path.parent)
+
+
+def _database(settings: Settings) -> Finding:
+    shown = f"{settings.resolved_database_url.partition(':')[0]} database"
+    if settings.database_url is None and not (settings.home / "bertune.db").exists():
+        return Finding("warn", shown, "not made yet", "The first 'bertune up' makes it.")
+    try:
+        database = Database(settings.resolved_database_url)
+        revision = current_revision(database)
+        database.dispose()
+    except (SQLAlchemyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        return Finding("fail", shown, reason, "Check BERTUNE_DATABASE_URL and that it runs.")
+    if revision != head_revision():
+        detail = f"schema {revision or 'missing'}, this version needs {head_revision()}"
+        return Finding("warn", shown, detail, "Run 'bertune db upgrade', or start the server.")
+    return Finding("ok", shown, f"schema {revision}")
+
+
+def _server(settings: Settings) -> Finding:
+    """Reachability and the key in one request."""
+    if find_key() is None:
+        advice = "Set BERTUNE_KEY, or BERTUNE_HOME to the folder with the server's admin.key."
+        return Finding("warn", "server", f"{settings.server}: no key to ask with", advice)
+    try:
+        with Client(settings.server) as client:
+            workers = len(client.workers())
+    except UnreachableError:
+        advice = "Start it with 'bertune up', or set BERTUNE_SERVER to where it runs."
+        return Finding("warn", "server", f"none answers at {settings.server}", advice)
+    except ApiError as error:
+        advice = "Set BERTUNE_KEY to a valid key." if error.status == 401 else "Read its log."
+        return Finding("fail", "server", f"{settings.server}: {error}", advice)
+    if workers == 0:
+        return Finding(
+            "warn", "server", f"{settings.server}, no workers", "Start one: 'bertune worker'."
+        )
+    return Finding("ok", "server", f"{settings.server}, {workers} workers known")

@@ -1,0 +1,118 @@
+"""Server and workers in one process tree, as `bertune up` and `bertune demo` run them."""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.text import Text
+
+from service.hosting import HostedServer, StartupError, address
+from service.local_processes import WorkerProcesses, worker_command, worker_environment
+from service.settings import Settings
+from service.terminal import make_console
+from studies.client import Client
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 0.05
+
+
+class LocalService:
+    """A server of this process with workers as its children.
+
+    Workers start once the server answers, and are stopped before it, so that they can give their
+    trials back.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        *,
+        workers: int,
+        slots: int = 1,
+        worker_log: Path | None = None,
+        on_signal: Callable[[], None] | None = None,
+    ) -> None:
+        self.url = address(listener)
+        self._settings = settings
+        self._workers = workers
+        self._slots = slots
+        self._worker_log = worker_log
+        self._server = HostedServer(settings, listener, on_signal=on_signal)
+        self._processes: WorkerProcesses | None = None
+
+    def host(self) -> None:
+        """Serve in this thread until `stop`."""
+        self._server.host()
+
+    def client(self) -> Client:
+        """A client with the admin key; only after `start_workers` or `wait_until_ready`."""
+        return Client(self.url, self._key())
+
+    def wait_until_ready(self) -> None:
+        """Return once the server takes requests. Raises `StartupError` when it never will."""
+        while not self._server.started:
+            if self._server.ended.wait(LOOK_S):
+                raise StartupError("The server did not start; its log says why.")
+
+    def start_workers(self) -> None:
+        if not self._workers:
+            return
+        self._processes = WorkerProcesses(
+            self._workers,
+            worker_command(slots=self._slots, workers=self._workers),
+            worker_environment(self.url, self._key(), self._settings.home.resolve()),
+            log=self._worker_log,
+        )
+        self._processes.start()
+
+    def stop(self) -> None:
+        """Stop the workers, then the server. Blocks for the workers only."""
+        if self._processes is not None:
+            self._processes.stop()
+        self._server.stop()
+
+    def _key(self) -> str:
+        return self._settings.admin_key_file.read_text(encoding="ascii").strip()
+
+
+def run_service(settings: Settings, listener: socket.socket, *, workers: int, slots: int) -> None:
+    """Serve until SIGINT or SIGTERM, the server in this (the main) thread."""
+    stopping = threading.Event()
+    service = LocalService(settings, listener, workers=workers, slots=slots, on_signal=stopping.set)
+    companion = threading.Thread(target=_accompany, args=(service, stopping, workers))
+    companion.start()
+    try:
+        service.host()
+    finally:
+        stopping.set()
+        companion.join()
+
+
+def _accompany(service: LocalService, stopping: threading.Event, workers: int) -> None:
+    """Beside the server: greet, start the workers, and stop everything when asked to."""
+    try:
+        service.wait_until_ready()
+    except StartupError:
+        return  # the main thread raises it
+    try:
+        _greet(service, workers)
+        service.start_workers()
+        stopping.wait()
+    except Exception:
+        logger.exception("the server stops")
+        raise
+    finally:
+        service.stop()
+
+
+def _greet(service: LocalService, workers: int) -> None:
+    with service.client() as client:
+        link = client.login_link()
+    console = make_console(stderr=True)
+    console.print(Text.assemble(("Bertune runs at ", "bold"), service.url))
+    console.print(f"Dashboard, logged in once within ten minutes:\n  {link}", soft_wrap=True)
+    console.print(f"{workers} local {'worker' if workers == 1 else 'workers'}. Ctrl-C stops all.")

@@ -1,0 +1,157 @@
+"""Makes good what crashes, lost workers and lost wake-ups left behind, every few seconds.
+
+Nothing here is needed while all goes well, and every step may run twice, late, or on several
+servers at once.
+"""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import select
+
+from service.context import ServerContext
+from service.store.leases import sweep_study
+from service.store.moves import lock_study
+from service.store.tables import Study, Trial
+from service.study_plans import StudyPlan
+from service.telling import studies_untold
+from studies.states import STUDY_ENDED
+
+logger = logging.getLogger(__name__)
+
+LEFTOVER_S = 24 * 3600.0
+"""Uploads under way are not older than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one step mended."""
+
+    lapsed: int
+    """Leases taken back."""
+    told: int
+    """Ended trials that Optuna had not heard of."""
+    orphans: int
+    """Running trials of Optuna that belonged to no trial of ours."""
+
+
+class Reconciler:
+    """`step` does all there is to do; `start` calls it from a thread until `stop`."""
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Return once the step under way, if any, is through."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def step(self) -> Report:
+        """Mend every study; one that cannot be mended is logged and holds up no other."""
+        open_studies = self._open_studies()
+        lapsed = sum(self._guarded(self._sweep, study_id) for study_id in open_studies)
+        told = orphans = 0
+        for study_id in dict.fromkeys([*open_studies, *studies_untold(self._context.database)]):
+            told += self._guarded(self._tell, study_id)
+            orphans += self._guarded(self._fail_orphans, study_id)
+        self._guarded(self._remove_leftovers, "incoming files")
+        if lapsed:
+            self._context.waker.wake()
+        return Report(lapsed, told, orphans)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                report = self.step()
+            except Exception:
+                logger.exception("the reconciler's step failed")
+            else:
+                if report != Report(0, 0, 0):
+                    logger.info("reconciled: %s", report)
+            self._stopping.wait(self._context.settings.reconcile_s)
+
+    def _guarded(self, mend: Callable[[str], int], what: str) -> int:
+        if self._stopping.is_set():
+            return 0
+        try:
+            return mend(what)
+        except Exception:
+            logger.exception("%s could not be reconciled", what)
+            return 0
+
+    def _open_studies(self) -> list[str]:
+        with self._context.database.reading() as session:
+            return list(
+                session.scalars(
+                    select(Study.id)
+                    .where(Study.state.not_in(STUDY_ENDED), Study.deleted_at.is_(None))
+                    .order_by(Study.id)
+                )
+            )
+
+    def _sweep(self, study_id: str) -> int:
+        database, settings = self._context.database, self._context.settings
+        with database.transaction() as session:
+            study = lock_study(session, study_id)
+            return sweep_study(session, database.now_s(), study, max_lost=settings.max_lost)
+
+    def _tell(self, study_id: str) -> int:
+        dispatcher = self._context.dispatcher
+        plan = dispatcher.plans.of(study_id)
+        with dispatcher.locks.hold(study_id):
+            return dispatcher.teller.tell_ended(plan)
+
+    def _fail_orphans(self, study_id: str) -> int:
+        """Fail what Optuna holds for running and no trial of ours refers to: asks that a crash cut
+        off before their parameters were stored. Under the lock no ask is between the two."""
+        dispatcher = self._context.dispatcher
+        plan = dispatcher.plans.of(study_id)
+        with dispatcher.locks.hold(study_id):
+            ours = self._optuna_trials_of(plan)
+            orphans = [
+                trial
+                for trial in self._context.optuna.running(plan.key)
+                if trial.optuna_trial_id not in ours
+            ]
+            for orphan in orphans:
+                self._context.optuna.tell(plan.key, orphan.optuna_trial_id, "failed", None)
+        return len(orphans)
+
+    def _optuna_trials_of(self, plan: StudyPlan) -> set[int | None]:
+        with self._context.database.reading() as session:
+            return set(
+                session.scalars(
+                    select(Trial.optuna_trial_id).where(
+                        Trial.study_id == plan.study_id, Trial.optuna_trial_id.is_not(None)
+                    )
+                )
+            )
+
+    def _remove_leftovers(self, _what: str) -> int:
+        """Remove uploads that a crash left half-way."""
+        folder = self._context.folders.incoming
+        old = [path for path in folder.iterdir() if _is_old(path)] if folder.is_dir() else []
+        for path in old:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        return len(old)
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > LEFTOVER_S
+    except FileNotFoundError:  # its upload has just been published
+        return False

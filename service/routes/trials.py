@@ -1,0 +1,271 @@
+"""Trials: list, read, the confusion matrix in three forms, and the files of a trial."""
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import FileResponse
+from starlette.responses import Response
+
+from model.config import Split
+from service.confusion import Format, choose_format, confusion_answer, render
+from service.context import Context, ServerContext
+from service.cursors import Cursor, Limit, cut_page, decode_cursor
+from service.errors import NotFoundError
+from service.routes.documented import errors
+from service.routes.studies import StudyId
+from service.store.studies import best_trials, get_study, results_of
+from service.store.tables import Artifact, Study, Trial
+from service.store.trials import (
+    artifacts_of,
+    class_metrics_of,
+    confusion_of,
+    epochs_of,
+    get_artifact,
+    get_trial,
+    last_epochs,
+    list_trials,
+)
+from studies.states import TrialState
+from studies.wire.base import Page
+from studies.wire.studies import Fault
+from studies.wire.trials import (
+    ArtifactAnswer,
+    ClassScore,
+    ConfusionAnswer,
+    Epoch,
+    TrialAnswer,
+    TrialRow,
+)
+
+router = APIRouter(prefix="/v1/studies/{study_id}", tags=["trials"])
+Number = Annotated[int, Path(ge=0, le=2**31 - 1, description="The trial's number, from 0")]
+ArtifactName = Annotated[str, Path(pattern=r"^[^\x00]{1,200}$")]
+MatrixName = Annotated[str, Query(pattern=r"^[^\x00]{1,100}$")]
+MODEL, PREDICTIONS, LOG = "model.zip", "predictions.csv", "train.log"
+
+_MATRIX_FORMS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": ConfusionAnswer,
+        "content": {"text/csv": {}, "image/svg+xml": {}},
+        "description": "Rows are true labels, columns predictions",
+    }
+}
+
+
+@router.get("/trials", summary="List a study's trials", responses=errors(404, 422))
+def read_trials(
+    study_id: StudyId,
+    context: Context,
+    state: TrialState | None = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Page[TrialRow]:
+    """By number, from 0."""
+    place = decode_cursor(cursor, int)
+    with context.database.reading() as session:
+        trials, next_cursor = cut_page(
+            list_trials(
+                session,
+                get_study(session, study_id),
+                limit=limit,
+                after=None if place is None else int(place[0]),
+                state=state,
+            ),
+            limit,
+            lambda trial: (trial.number or 0,),
+        )
+        ids = [trial.id for trial in trials]
+        results, epochs = results_of(session, ids), last_epochs(session, ids)
+    items = [
+        TrialRow.model_validate(
+            _facts(trial)
+            | {
+                "metrics": results.get((trial.id, "validation"), {}),
+                "epoch": epochs.get(trial.id),
+            }
+        )
+        for trial in trials
+    ]
+    return Page(items=items, next_cursor=next_cursor)
+
+
+@router.get("/trials/{number}", summary="Read a trial", responses=errors(404, 422))
+def read_trial(study_id: StudyId, number: Number, context: Context) -> TrialAnswer:
+    """With the epochs of its current attempt and its scores per class."""
+    with context.database.reading() as session:
+        trial = get_trial(session, get_study(session, study_id), number)
+        results = results_of(session, [trial.id])
+        epochs = epochs_of(session, trial)
+        per_class = class_metrics_of(session, trial)
+    return TrialAnswer.model_validate(
+        _facts(trial)
+        | {
+            "metrics": results.get((trial.id, "validation"), {}),
+            "epochs": [Epoch(epoch=epoch, metrics=values) for epoch, values in epochs.items()],
+            "per_class": [
+                ClassScore(
+                    label=row.label,
+                    precision=row.precision,
+                    recall=row.recall,
+                    f1=row.f1,
+                    support=row.support,
+                )
+                for row in per_class
+            ],
+            "worker": trial.worker_id,
+        }
+    )
+
+
+def _facts(trial: Trial) -> dict[str, Any]:
+    """What a trial in a list and a trial alone have in common."""
+    error = None
+    if trial.error_code is not None:
+        error = Fault(code=trial.error_code, detail=trial.error_detail or "")
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "attempt": trial.attempt,
+        "params": trial.params,
+        "value": trial.value,
+        "best_epoch": trial.best_epoch,
+        "error": error,
+        "started_at": trial.started_at,
+        "finished_at": trial.finished_at,
+    }
+
+
+@router.get(
+    "/trials/{number}/confusion-matrix",
+    summary="Read a trial's confusion matrix",
+    responses=_MATRIX_FORMS | errors(404, 406, 422),
+)
+def read_confusion_matrix(
+    request: Request,
+    study_id: StudyId,
+    number: Number,
+    context: Context,
+    split: Split = "validation",
+    head: MatrixName = "label",
+    kind: MatrixName = "multiclass",
+    form: Annotated[Format | None, Query(alias="format")] = None,
+) -> Response:
+    """As JSON, CSV or an SVG image, by the Accept header or by ``format``."""
+    chosen = choose_format(request, form)
+    with context.database.reading() as session:
+        study = get_study(session, study_id)
+        trial = get_trial(session, study, number)
+        matrix = confusion_of(session, trial, split=split, head=head, kind=kind)
+    if matrix is None:
+        detail = (
+            f"Trial {number} ({trial.state}) has no {kind} confusion matrix of the {split} split."
+        )
+        raise NotFoundError(detail, code="no_confusion_matrix")
+    answer = confusion_answer(matrix, split=split, head=head, kind=kind)
+    return render(answer, chosen, title=f"{study.name}, trial {number}, {split}")
+
+
+@router.get(
+    "/trials/{number}/artifacts", summary="List a trial's files", responses=errors(404, 422)
+)
+def read_artifacts(study_id: StudyId, number: Number, context: Context) -> Page[ArtifactAnswer]:
+    """The files of the attempt that ended the trial, or that runs now."""
+    with context.database.reading() as session:
+        trial = get_trial(session, get_study(session, study_id), number)
+        artifacts = artifacts_of(session, trial)
+    return Page(items=[_artifact(study_id, number, artifact) for artifact in artifacts])
+
+
+def _artifact(study_id: str, number: int, artifact: Artifact) -> ArtifactAnswer:
+    return ArtifactAnswer(
+        name=artifact.name,
+        sha256=artifact.sha256,
+        bytes=artifact.bytes,
+        url=f"/v1/studies/{study_id}/trials/{number}/artifacts/{quote(artifact.name)}",
+        created_at=artifact.created_at,
+    )
+
+
+@router.get(
+    "/trials/{number}/artifacts/{name}",
+    summary="Download a trial's file",
+    response_class=FileResponse,
+    responses=errors(404, 422),
+)
+def download_artifact(
+    study_id: StudyId, number: Number, name: ArtifactName, context: Context
+) -> FileResponse:
+    """The ETag is the file's sha256."""
+    return _send(context, study_id, number, name, missing="unknown_artifact")
+
+
+@router.get(
+    "/trials/{number}/predictions",
+    summary="Download a trial's predictions",
+    response_class=FileResponse,
+    responses=errors(404, 422),
+)
+def download_predictions(study_id: StudyId, number: Number, context: Context) -> FileResponse:
+    """CSV: row, true label, predicted label, probability."""
+    return _send(context, study_id, number, PREDICTIONS, missing="not_recorded")
+
+
+@router.get(
+    "/trials/{number}/log",
+    summary="Download a trial's log",
+    response_class=FileResponse,
+    responses=errors(404, 422),
+)
+def download_log(study_id: StudyId, number: Number, context: Context) -> FileResponse:
+    """What the trainer wrote."""
+    return _send(context, study_id, number, LOG, missing="not_recorded")
+
+
+@router.get(
+    "/best/model",
+    summary="Download the best trial's model",
+    response_class=FileResponse,
+    responses=errors(404, 422),
+)
+def download_best_model(study_id: StudyId, context: Context) -> FileResponse:
+    """A zip; unzipped it is a folder that Transformers' ``from_pretrained`` loads."""
+    with context.database.reading() as session:
+        study = get_study(session, study_id)
+        best = best_trials(session, [study.id]).get(study.id)
+    if best is None or best.number is None:
+        detail = f"No trial of study {study_id} has completed yet."
+        raise NotFoundError(detail, code="no_best_trial")
+    filename = f"{_filename(study)}-trial-{best.number}.zip"
+    return _send(context, study_id, best.number, MODEL, missing="no_model", filename=filename)
+
+
+def _filename(study: Study) -> str:
+    plain = "".join(char if char.isascii() and char.isalnum() else "-" for char in study.name)
+    return plain.strip("-") or "study"
+
+
+def _send(
+    context: ServerContext,
+    study_id: str,
+    number: int,
+    name: str,
+    *,
+    missing: str,
+    filename: str | None = None,
+) -> FileResponse:
+    with context.database.reading() as session:
+        trial = get_trial(session, get_study(session, study_id), number)
+        artifact = get_artifact(session, trial, name)
+    if artifact is None:
+        detail = f"Trial {number} ({trial.state}) has no file {name}."
+        raise NotFoundError(detail, code=missing)
+    path = context.folders.artifact(artifact.trial_id, artifact.attempt, artifact.name)
+    if not path.is_file():
+        raise NotFoundError(f"The file {name} is gone from the disk.", code="file_gone")
+    # Always a download: a browser must not run what a worker wrote as a page of ours.
+    return FileResponse(
+        path,
+        filename=filename or name,
+        headers={"ETag": f'"{artifact.sha256}"', "X-Content-Type-Options": "nosniff"},
+    )

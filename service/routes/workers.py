@@ -1,0 +1,58 @@
+"""Workers: who is there, what they run on and what they hold; drain one."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path
+
+from service.context import Context
+from service.cursors import Cursor, Limit, cut_page, decode_cursor
+from service.routes.documented import errors
+from service.store.tables import Worker
+from service.store.workers import drain_worker, held_trials, list_workers
+from studies.wire.base import Page
+from studies.wire.leases import WorkerAnswer
+
+router = APIRouter(prefix="/v1/workers", tags=["workers"])
+WorkerId = Annotated[str, Path(pattern=r"^[^\x00-\x1f]{1,200}$", description="A worker's name")]
+
+POLL_S = 20.0
+"""An idle worker is heard of this often at least: the longest wait of a claim."""
+
+
+@router.get("", summary="List workers", responses=errors(422))
+def list_all(context: Context, limit: Limit = 50, cursor: Cursor = None) -> Page[WorkerAnswer]:
+    """By name. A worker is `lost` when nothing was heard of it for longer than a lease lasts."""
+    place = decode_cursor(cursor, str)
+    with context.database.reading() as session:
+        found = list_workers(session, limit=limit, after=str(place[0]) if place else None)
+        workers, next_cursor = cut_page(found, limit, lambda worker: [worker.id])
+        held = held_trials(session, [worker.id for worker in workers])
+        items = [_answer(context, worker, held[worker.id]) for worker in workers]
+    return Page(items=items, next_cursor=next_cursor)
+
+
+@router.post("/{worker_id}/drain", summary="Give a worker no more trials", responses=errors(404))
+def drain(context: Context, worker_id: WorkerId) -> WorkerAnswer:
+    """What it trains now it may finish."""
+    with context.database.transaction() as session:
+        worker = drain_worker(session, worker_id)
+        held = held_trials(session, [worker_id])
+        return _answer(context, worker, held[worker_id])
+
+
+def _answer(context: Context, worker: Worker, held: list[str]) -> WorkerAnswer:
+    silent = datetime.now(UTC) - worker.last_seen_at
+    state: Literal["idle", "busy", "draining", "lost"] = "busy" if held else "idle"
+    if silent > timedelta(seconds=context.settings.lease_s + POLL_S):
+        state = "lost"
+    elif worker.draining:
+        state = "draining"
+    return WorkerAnswer(
+        id=worker.id,
+        name=worker.id,
+        state=state,
+        device=worker.device,
+        trials=held,
+        last_seen_at=worker.last_seen_at,
+    )

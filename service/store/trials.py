@@ -1,0 +1,126 @@
+"""Trials in the store: reads of one trial or a page of them, with their scores and files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from model.config import Split
+from service.errors import NotFoundError
+from service.store.tables import (
+    Artifact,
+    ClassMetric,
+    ConfusionCell,
+    Dataset,
+    EpochMetric,
+    Study,
+    Trial,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMatrix:
+    """A confusion matrix as it is stored: its cells above zero, by (true, predicted) label."""
+
+    labels: list[str]
+    cells: dict[tuple[str, str], int]
+    unit: str
+
+
+def get_trial(session: Session, study: Study, number: int) -> Trial:
+    """Raises `NotFoundError` ``unknown_trial``."""
+    query = select(Trial).where(Trial.study_id == study.id, Trial.number == number)
+    trial = session.scalar(query)
+    if trial is None:
+        detail = f"Study {study.id} has no trial {number}; it has 0 to {study.n_trials - 1}."
+        raise NotFoundError(detail, code="unknown_trial", where=["path", "number"])
+    return trial
+
+
+def list_trials(
+    session: Session, study: Study, *, limit: int, after: int | None, state: str | None
+) -> Sequence[Trial]:
+    """By number, one more than ``limit`` if there is more."""
+    query = select(Trial).where(Trial.study_id == study.id, Trial.kind == "train")
+    if after is not None:
+        query = query.where(Trial.number > after)
+    if state is not None:
+        query = query.where(Trial.state == state)
+    return session.scalars(query.order_by(Trial.number).limit(limit + 1)).all()
+
+
+def epochs_of(session: Session, trial: Trial) -> dict[int, dict[str, float]]:
+    """Metrics by epoch, of the current attempt; those that were not finite are left out."""
+    query = (
+        select(EpochMetric)
+        .where(EpochMetric.trial_id == trial.id, EpochMetric.attempt == trial.attempt)
+        .order_by(EpochMetric.epoch, EpochMetric.metric)
+    )
+    epochs: dict[int, dict[str, float]] = {}
+    for row in session.scalars(query):
+        metrics = epochs.setdefault(row.epoch, {})
+        if row.value is not None:
+            metrics[row.metric] = row.value
+    return epochs
+
+
+def last_epochs(session: Session, trial_ids: Sequence[str]) -> dict[str, int]:
+    """The last epoch that the current attempt of each trial reported, in one query."""
+    query = (
+        select(Trial.id, func.max(EpochMetric.epoch).label("epoch"))
+        .join(
+            EpochMetric,
+            (EpochMetric.trial_id == Trial.id) & (EpochMetric.attempt == Trial.attempt),
+        )
+        .where(Trial.id.in_(trial_ids))
+        .group_by(Trial.id)
+    )
+    return {row.id: row.epoch for row in session.execute(query)}
+
+
+def class_metrics_of(
+    session: Session, trial: Trial, split: Split = "validation"
+) -> Sequence[ClassMetric]:
+    """Scores per class, in the order of the data set's labels."""
+    query = select(ClassMetric).where(ClassMetric.trial_id == trial.id, ClassMetric.split == split)
+    order = {label: index for index, label in enumerate(_labels(session, trial))}
+    rows = session.scalars(query).all()
+    return sorted(rows, key=lambda row: (row.head, order.get(row.label, len(order)), row.label))
+
+
+def confusion_of(
+    session: Session, trial: Trial, *, split: Split, head: str, kind: str
+) -> StoredMatrix | None:
+    """The matrix, None when the trial has none for this split, head and kind (yet)."""
+    query = select(ConfusionCell).where(
+        ConfusionCell.trial_id == trial.id,
+        ConfusionCell.split == split,
+        ConfusionCell.head == head,
+        ConfusionCell.kind == kind,
+    )
+    rows = session.scalars(query).all()
+    if not rows:
+        return None
+    cells = {(row.true_label, row.predicted_label): row.count for row in rows}
+    return StoredMatrix(_labels(session, trial), cells, rows[0].unit)
+
+
+def _labels(session: Session, trial: Trial) -> list[str]:
+    query = select(Dataset.summary).join(Study, Study.dataset_id == Dataset.id)
+    summary = session.scalars(query.where(Study.id == trial.study_id)).one()
+    return list(summary["labels"])
+
+
+def artifacts_of(session: Session, trial: Trial) -> Sequence[Artifact]:
+    """The files of the attempt that ended the trial (or runs now), by name."""
+    query = (
+        select(Artifact)
+        .where(Artifact.trial_id == trial.id, Artifact.attempt == trial.attempt)
+        .order_by(Artifact.name)
+    )
+    return session.scalars(query).all()
+
+
+def get_artifact(session: Session, trial: Trial, name: str) -> Artifact | None:
+    return session.get(Artifact, (trial.id, trial.attempt, name))

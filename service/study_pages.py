@@ -1,0 +1,141 @@
+"""Writes notes and heatmaps on Optuna's pages, behind the back of whoever ended a trial.
+
+Pages are for looking at: what goes wrong here is logged and changes nothing, and the next trial
+that ends writes the study's page anew.
+"""
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import cast
+
+from sqlalchemy.orm import Session
+
+from model.config import Scalar
+from service.confusion_figure import confusion_figure
+from service.notes import study_note, trial_note
+from service.store.database import Database
+from service.store.studies import best_trials, results_of
+from service.store.tables import Trial
+from service.store.trials import class_metrics_of, confusion_of
+from service.study_plans import StudyPlan
+from studies.optuna_adapter import OptunaAdapter
+from studies.wire.trials import ClassScore
+
+logger = logging.getLogger(__name__)
+
+FIGURE_ID = "confusion-matrix"
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """What the pages show of a completed trial."""
+
+    number: int
+    value: float
+    params: dict[str, Scalar]
+    optuna_trial_id: int | None
+    metrics: dict[str, float]
+    test_metrics: dict[str, float] | None
+    labels: list[str]
+    matrix: list[list[int]]
+    per_class: list[ClassScore]
+
+
+class StudyPages:
+    """One background thread, so that pages of one study are never written twice at once."""
+
+    def __init__(self, database: Database, optuna: OptunaAdapter) -> None:
+        self._database = database
+        self._optuna = optuna
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="study-pages")
+
+    def refresh(self, plan: StudyPlan, trial_id: str) -> Future[None]:
+        """Write the page of a trial that ended, and its study's, soon."""
+        return self._thread.submit(self._refresh, plan, trial_id)
+
+    def flush(self) -> None:
+        """Wait for all that was asked for so far."""
+        self._thread.submit(lambda: None).result()
+
+    def close(self) -> None:
+        """Finish the page under way; the others are not written any more."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _refresh(self, plan: StudyPlan, trial_id: str) -> None:
+        try:
+            with self._database.reading() as session:
+                ended = session.get_one(Trial, trial_id)
+                trial = _scores(session, ended) if ended.state == "completed" else None
+                found = best_trials(session, [plan.study_id]).get(plan.study_id)
+                best = _scores(session, found) if found else None
+            if trial is not None and trial.optuna_trial_id is not None:
+                self._write_trial(plan, trial, trial.optuna_trial_id)
+            if best is not None:
+                self._write_study(plan, best)
+        except Exception:
+            logger.exception("the pages of study %s were not written", plan.study_id)
+
+    def _write_trial(self, plan: StudyPlan, trial: _Scores, optuna_trial_id: int) -> None:
+        note = trial_note(
+            number=trial.number,
+            metric=plan.key.metric,
+            value=trial.value,
+            metrics=trial.metrics,
+            labels=trial.labels,
+            matrix=trial.matrix,
+            per_class=trial.per_class,
+            image_url=_image_url(plan, trial),
+        )
+        self._optuna.set_trial_note(plan.key, optuna_trial_id, note)
+
+    def _write_study(self, plan: StudyPlan, best: _Scores) -> None:
+        note = study_note(
+            metric=plan.key.metric,
+            best_number=best.number,
+            value=best.value,
+            params=best.params,
+            metrics=best.metrics,
+            test_metrics=best.test_metrics,
+            labels=best.labels,
+            matrix=best.matrix,
+            per_class=best.per_class,
+            image_url=_image_url(plan, best),
+        )
+        self._optuna.set_note(plan.key, note)
+        title = f"Best trial {best.number}: confusion matrix (validation)"
+        figure = confusion_figure(best.labels, best.matrix, title=title)
+        self._optuna.set_figure(plan.key, FIGURE_ID, figure)
+
+
+def _scores(session: Session, trial: Trial) -> _Scores | None:
+    """None for a trial without a confusion matrix: there is nothing to draw."""
+    stored = confusion_of(session, trial, split="validation", head="label", kind="multiclass")
+    if stored is None:
+        return None
+    results = results_of(session, [trial.id])
+    per_class = class_metrics_of(session, trial)
+    return _Scores(
+        number=trial.number or 0,
+        value=trial.value or 0.0,
+        params=cast(dict[str, Scalar], trial.params or {}),
+        optuna_trial_id=trial.optuna_trial_id,
+        metrics=results.get((trial.id, "validation"), {}),
+        test_metrics=results.get((trial.id, "test")),
+        labels=stored.labels,
+        matrix=[[stored.cells.get((t, p), 0) for p in stored.labels] for t in stored.labels],
+        per_class=[
+            ClassScore(
+                label=row.label,
+                precision=row.precision,
+                recall=row.recall,
+                f1=row.f1,
+                support=row.support,
+            )
+            for row in per_class
+        ],
+    )
+
+
+def _image_url(plan: StudyPlan, trial: _Scores) -> str:
+    return f"/v1/studies/{plan.study_id}/trials/{trial.number}/confusion-matrix?format=svg"

@@ -1,0 +1,105 @@
+"""Tells Optuna how trials ended, after our own commit and as often as it takes."""
+
+import logging
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+
+from service.store.database import Database
+from service.store.tables import Trial
+from service.study_plans import StudyPlan
+from studies.optuna_adapter import NotInOptunaError, OptunaAdapter, Outcome
+from studies.states import TRIAL_ENDED
+
+logger = logging.getLogger(__name__)
+
+OUT_OF_MEMORY = "out_of_memory"
+
+
+@dataclass(frozen=True, slots=True)
+class EndedTrial:
+    """What Optuna is to know of a trial that ended."""
+
+    id: str
+    number: int | None
+    state: str
+    value: float | None
+    error_code: str | None
+    optuna_trial_id: int | None
+
+
+class Teller:
+    """Optuna's memory follows our tables: `told` is set once it does."""
+
+    def __init__(self, database: Database, optuna: OptunaAdapter) -> None:
+        self._database = database
+        self._optuna = optuna
+
+    def tell_ended(self, plan: StudyPlan) -> int:
+        """Tell every ended trial that Optuna has not heard of, in the order of their numbers.
+
+        The caller holds the study's lock, so the history that an ask sees does not depend on
+        which thread came first. Returns how many trials were told.
+        """
+        told = [trial.id for trial in self._untold(plan.study_id) if self._tell(plan, trial)]
+        if told:
+            with self._database.transaction() as session:
+                session.execute(update(Trial).where(Trial.id.in_(told)).values(told=True))
+        return len(told)
+
+    def _untold(self, study_id: str) -> list[EndedTrial]:
+        with self._database.reading() as session:
+            return [
+                EndedTrial(*row)
+                for row in session.execute(
+                    select(
+                        Trial.id,
+                        Trial.number,
+                        Trial.state,
+                        Trial.value,
+                        Trial.error_code,
+                        Trial.optuna_trial_id,
+                    )
+                    .where(
+                        Trial.study_id == study_id,
+                        Trial.told.is_(False),
+                        Trial.state.in_(TRIAL_ENDED),
+                    )
+                    .order_by(Trial.number)
+                )
+            ]
+
+    def _tell(self, plan: StudyPlan, trial: EndedTrial) -> bool:
+        """One trial that cannot be told holds up no other; the reconciler tries it again."""
+        if trial.optuna_trial_id is None:
+            return True  # it ended before its first ask
+        outcome, value = outcome_of(trial)
+        try:
+            self._optuna.tell(plan.key, trial.optuna_trial_id, outcome, value)
+        except NotInOptunaError:
+            logger.warning("Optuna lost trial %s of study %s", trial.number, plan.study_id)
+        except Exception:
+            logger.exception("Optuna was not told of trial %s of %s", trial.number, plan.study_id)
+            return False
+        return True
+
+
+def outcome_of(trial: EndedTrial) -> tuple[Outcome, float | None]:
+    """An ended trial in Optuna's words; cancelled trials are failed ones there."""
+    if trial.state == "completed":
+        return "completed", trial.value
+    if trial.state == "pruned":
+        return "pruned", trial.value
+    return ("out_of_memory" if trial.error_code == OUT_OF_MEMORY else "failed"), None
+
+
+def studies_untold(database: Database) -> list[str]:
+    """Studies with ended trials that Optuna has not heard of, ended studies among them."""
+    with database.reading() as session:
+        return list(
+            session.scalars(
+                select(Trial.study_id)
+                .where(Trial.told.is_(False), Trial.state.in_(TRIAL_ENDED))
+                .distinct()
+            )
+        )

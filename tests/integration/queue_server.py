@@ -1,0 +1,100 @@
+"""The queue without HTTP: a dispatcher and a reconciler over a real database and real Optuna."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select, text, update
+
+from service.context import ServerContext
+from service.dispatch import Dispatcher
+from service.folders import Folders
+from service.models import ModelCatalogue
+from service.reconciler import Reconciler
+from service.settings import Settings
+from service.store.database import Database
+from service.store.tables import Attempt, Study, Trial
+from service.waking import Waker
+from studies.optuna_adapter import OptunaAdapter
+from studies.wire.leases import Lease
+from builders import claim_request
+
+
+class QueueServer:
+    """What a server process holds, and a view behind the scenes."""
+
+    def __init__(self, database: Database, home: Path, optuna: OptunaAdapter, **settings: Any):
+        self.database = database
+        self.optuna = optuna
+        stated = Settings(home=home, **settings)
+        folders, waker = Folders(home), Waker()
+        self.dispatcher = Dispatcher(database, optuna, stated, folders, waker)
+        self.context = ServerContext(
+            settings=stated,
+            database=database,
+            folders=folders,
+            models=ModelCatalogue(()),
+            optuna=optuna,
+            dispatcher=self.dispatcher,
+            waker=waker,
+        )
+        self.reconciler = Reconciler(self.context)
+
+    def claim(self, worker: str = "worker", slot: int = 0, **fields: Any) -> Lease:
+        lease = self.dispatcher.claim(claim_request(worker, slot, **fields))
+        assert lease is not None
+        return lease
+
+    def trial(self, trial_id: str) -> Trial:
+        with self.database.transaction() as session:
+            return session.get_one(Trial, trial_id)
+
+    def trials(self, study_id: str) -> list[Trial]:
+        """The numbered trials in their order, then the evaluation."""
+        with self.database.transaction() as session:
+            rows = session.scalars(select(Trial).where(Trial.study_id == study_id)).all()
+            return sorted(rows, key=lambda row: (row.kind == "evaluate", row.number or 0, row.id))
+
+    def study(self, study_id: str) -> Study:
+        with self.database.transaction() as session:
+            return session.get_one(Study, study_id)
+
+    def outcomes(self, trial_id: str) -> list[str | None]:
+        """How the trial's attempts ended, in their order."""
+        with self.database.transaction() as session:
+            query = select(Attempt.outcome).where(Attempt.trial_id == trial_id)
+            return list(session.scalars(query.order_by(Attempt.attempt)))
+
+    def counts(self, table: type[Any]) -> int:
+        with self.database.transaction() as session:
+            return session.scalar(select(func.count()).select_from(table)) or 0
+
+    def let_leases_lapse(self) -> None:
+        """As if every worker had been silent for too long."""
+        with self.database.transaction() as session:
+            session.execute(
+                update(Trial)
+                .where(Trial.state == "running")
+                .values(lease_expires_at=self.database.now_s() - 1)
+            )
+
+    def optuna_states(self, study_id: str) -> Mapping[int, str]:
+        """Optuna's own states by Optuna's trial id."""
+        query = (
+            "SELECT trials.trial_id, trials.state FROM trials JOIN studies"
+            " ON studies.study_id = trials.study_id WHERE studies.study_name LIKE :name"
+        )
+        with self.database.reading() as session:
+            rows = session.execute(text(query), {"name": f"%[{study_id}]"}).all()
+        return {int(row[0]): str(row[1]) for row in rows}
+
+
+@contextmanager
+def queue_server(database: Database, home: Path, **settings: Any) -> Iterator[QueueServer]:
+    """A server over ``database``; several may stand on one."""
+    optuna = OptunaAdapter(database.url, forbid=database.forbid_transaction)
+    server = QueueServer(database, home, optuna, **settings)
+    yield server
+    server.dispatcher.close()
+    optuna.close()

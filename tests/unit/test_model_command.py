@@ -1,0 +1,161 @@
+"""`python -m model`: what it prints, what it leaves, and how it refuses."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from model.command import main
+from model.config import RULES
+from model.data import Examples
+from model.metrics import Predictions, score
+from model.report import evaluation_report, table
+
+QUICK = ["--epochs", "1", "--max-length", "16", "--threads", "1", "--precision", "fp32"]
+
+
+@pytest.fixture
+def files(tmp_path: Path, examples: Callable[[int, int], Examples]) -> dict[str, str]:
+    paths = {}
+    for seed, name in enumerate(("train", "validation", "test")):
+        paths[name] = str(tmp_path / f"{name}.csv")
+        split = examples(60, seed)
+        with Path(paths[name]).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("text", "label"))
+            writer.writerows(zip(split.text_a, split.labels, strict=True))
+    return paths
+
+
+def test_help_names_every_training_setting_and_imports_no_torch() -> None:
+    code = (
+        "import sys; from model.command import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    for name in RULES:
+        assert f"--{name.replace('_', '-')} " in done.stdout
+
+
+def test_the_module_runs_and_refuses_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "model", "--train", str(tmp_path / "none.csv")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "none.csv" in done.stderr
+
+
+def test_a_run_prints_its_epochs_figures_and_matrix_and_saves_the_model(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "model"
+    arguments = ["--train", files["train"], "--test", files["test"], "--out", str(out), *QUICK]
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.startswith("epoch 1: accuracy ")
+    assert "true \\ predicted" in printed.out
+    assert f"The model is in {out}" in printed.out
+    assert (out / "model.safetensors").is_file()
+
+
+def test_json_is_one_object_with_both_splits(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = [text for name, path in files.items() for text in (f"--{name}", path)]
+    assert main([*splits, "--json", *QUICK]) == 0
+    printed = capsys.readouterr()
+    content = json.loads(printed.out)
+    assert printed.err.startswith("epoch 1: ")
+    assert content["labels"] == ["login", "payment", "shipping"]
+    for split in ("validation", "test"):
+        assert sum(map(sum, content[split]["confusion"])) == 60
+    assert content["value"] == content["validation"]["metrics"]["macro_f1"]
+    assert content["folder"] is None
+
+
+def test_validation_rows_come_from_the_train_file_when_none_are_given(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--train", files["train"], "--json", *QUICK]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert sum(map(sum, content["validation"]["confusion"])) == 9  # 0.15 of 60
+    assert content["test"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--learning-rate", "7"], "invalid_value: learning_rate must be above 0 and at most 1"),
+        (["--batch-size", "many"], "batch_size must be a finite number; got 'many'"),
+        (["--batch-size", "2.5"], "batch_size must be a whole number"),
+        (["--truncation", "middle"], "truncation must be one of head, tail, head_tail"),
+        (["--model", "scratch:vast"], "unknown_model"),
+        (["--model", "/no/such/folder"], "unknown_model"),
+        (["--label", "topic"], "missing_column"),
+    ],
+)
+def test_bad_input_is_named_with_its_place_and_exit_code_two(
+    files: dict[str, str],
+    arguments: list[str],
+    shown: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--train", files["train"], *arguments]) == 2
+    error = capsys.readouterr().err
+    assert shown in error
+    assert "(at " in error
+
+
+def test_an_output_folder_in_use_is_refused_before_the_training(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--train", files["train"], "--out", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert "folder_exists" in printed.err
+    assert printed.out == ""
+
+
+def test_dropout_none_keeps_the_models_own(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--train", files["train"], "--dropout", "none", "--json", *QUICK]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 2  # 51 rows in batches of 32
+
+
+def test_a_table_aligns_its_columns_and_cuts_long_labels() -> None:
+    shown = table(("label", "rows"), [("x" * 50, "7"), ("short", "1234")])
+    lines = shown.split("\n")
+    assert lines[1] == "x" * 39 + "…" + "     7"
+    assert lines[2] == "short".ljust(40) + "  1234"
+
+
+def test_many_classes_are_folded_to_the_frequent_confusions() -> None:
+    import numpy as np
+
+    labels = tuple(f"class{index:02}" for index in range(30))
+    true = np.arange(30)
+    predicted = true.copy()
+    predicted[:2] = [1, 0]
+    probability = np.ones(30, dtype=np.float32)
+    predictions = Predictions(true + 1, true, predicted, probability)
+    shown = evaluation_report(score(labels, predictions, loss=0.1))
+    assert "true \\ predicted" not in shown
+    assert shown.splitlines()[-2:] == [
+        "class00    class01     1",
+        "class01    class00     1",
+    ]
