@@ -1,7 +1,6 @@
 """A network on its device together with how it is fed: rows in, logits out."""
 
 import inspect
-from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
@@ -11,37 +10,43 @@ from model.devices import UsedPrecision, autocast
 from model.tokens import Sequences
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Classifier:
     """The same for training and evaluation; which of them is the network's own mode."""
 
-    network: PreTrainedModel
-    max_positions: int
-    device: torch.device
-    precision: UsedPrecision
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        max_positions: int,
+        device: torch.device,
+        precision: UsedPrecision,
+    ) -> None:
+        self.network = network
+        self.device = device
+        self._max_positions = max_positions
+        self._precision = precision
+        # RoBERTa counts positions by the configuration's padding id, so that one is taken.
+        self._pad_id = int(getattr(network.config, "pad_token_id", None) or 0)
+        self._reads_type_ids = _reads_type_ids(network)
 
     def logits(self, sequences: Sequences, positions: Positions) -> torch.Tensor:
         """[rows, labels], fp32 whatever the autocast, for the rows at ``positions``."""
         batch = collate(
             sequences,
             positions,
-            pad_id=self._pad_id(),
-            max_width=self.max_positions,
+            pad_id=self._pad_id,
+            max_width=self._max_positions,
             device=self.device,
         )
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        if self._reads_type_ids():
+        if self._reads_type_ids:
             inputs["token_type_ids"] = batch.token_type_ids
-        with autocast(self.device, self.precision):
+        with autocast(self.device, self._precision):
             logits: torch.Tensor = self.network(**inputs).logits
         return logits.float()
 
-    def _pad_id(self) -> int:
-        """RoBERTa counts positions by the configuration's padding id, so that one is taken."""
-        return int(getattr(self.network.config, "pad_token_id", None) or 0)
 
-    def _reads_type_ids(self) -> bool:
-        """Whether the network tells the first text of a pair from the second by token type."""
-        if getattr(self.network.config, "type_vocab_size", 0) < 2:
-            return False
-        return "token_type_ids" in inspect.signature(self.network.forward).parameters
+def _reads_type_ids(network: PreTrainedModel) -> bool:
+    """Whether the network tells the first text of a pair from the second by token type."""
+    if getattr(network.config, "type_vocab_size", 0) < 2:
+        return False
+    return "token_type_ids" in inspect.signature(network.forward).parameters

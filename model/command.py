@@ -173,6 +173,8 @@ def _config(options: argparse.Namespace) -> TrainConfig:
         name: check_setting(name, _parse(RULES[name], text), (_flag(name),))
         for name, text in given.items()
     }
+    _check_count("--seed", options.seed, least=0)
+    _check_count("--threads", options.threads, least=1)
     if options.model.startswith("scratch:"):
         settings.setdefault("learning_rate", SCRATCH_LEARNING_RATE)
     return TrainConfig(
@@ -183,6 +185,11 @@ def _config(options: argparse.Namespace) -> TrainConfig:
         precision=options.precision,
         **settings,
     )
+
+
+def _check_count(flag: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise InputError("invalid_value", f"It must be at least {least}; got {value}.", (flag,))
 
 
 def _flag(name: str) -> str:

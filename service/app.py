@@ -18,6 +18,7 @@ from service.folders import Folders
 from service.models import ModelCatalogue
 from service.reconciler import Reconciler
 from service.routes import datasets, health, leases, login, models, studies, trials, workers
+from service.routes.documented import errors
 from service.settings import Settings
 from service.store.database import Database
 from service.store.leases import extend_all
@@ -46,8 +47,10 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     app.state.context = context
-    for module in (health, login, datasets, models, studies, trials, leases, workers):
-        app.include_router(module.router)
+    app.include_router(health.router)
+    for module in (login, datasets, models, studies, trials, leases, workers):
+        # Anything may answer these two, and the framework would document a 422 of its own.
+        app.include_router(module.router, responses=errors(422))
     install_error_answers(app)
     mount_dashboard(app, context.optuna)
     install_auth(app, context.database)

@@ -172,9 +172,11 @@ class Dispatcher:
             number = session.get_one(Trial, held.trial_id).number or 0
         asked = self._asked(plan, number, held.trial_id)
         with self.database.transaction() as session:
-            leases.store_params(
+            stored = leases.store_params(
                 session, self._clock, held, asked.params, optuna_trial_id=asked.optuna_trial_id
             )
+        if not stored:  # cancelled meanwhile
+            self.optuna.tell(plan.key, asked.optuna_trial_id, "failed", None)
 
     def _asked(self, plan: StudyPlan, number: int, owner: str) -> Asked:
         try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +18,8 @@ from service.folders import Folders
 from service.store.database import Database
 from service.store.datasets import add_dataset
 from service.upload import Upload
+
+logger = logging.getLogger(__name__)
 
 MAX_NAME_CHARS = 300
 _OPTION_NAMES = tuple(field.name for field in dataclasses.fields(DataOptions))
@@ -36,6 +39,7 @@ def ingest(database: Database, folders: Folders, upload: Upload) -> str:
     # The files first: a crash before the row leaves a folder that the next such upload takes over.
     publish_folder(normalised, folders.dataset(dataset_id))
     _record(database, dataset_id, name or dataset_id, options, summary)
+    logger.info("data set %s: %s rows", dataset_id, summary.rows)
     return dataset_id
 
 

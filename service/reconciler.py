@@ -46,6 +46,7 @@ class Reconciler:
     def __init__(self, context: ServerContext) -> None:
         self._context = context
         self._stopping = threading.Event()
+        self._looked_back = False
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
 
     def start(self) -> None:
@@ -59,12 +60,16 @@ class Reconciler:
 
     def step(self) -> Report:
         """Mend every study; one that cannot be mended is logged and holds up no other."""
-        open_studies = self._open_studies()
+        open_studies = self._studies(ended=False)
         lapsed = sum(self._guarded(self._sweep, study_id) for study_id in open_studies)
         told = orphans = 0
-        for study_id in dict.fromkeys([*open_studies, *studies_untold(self._context.database)]):
+        untold = studies_untold(self._context.database)
+        # A server that died while a study was cancelled may have left an orphan in it.
+        ended = [] if self._looked_back else self._studies(ended=True)
+        for study_id in dict.fromkeys([*open_studies, *untold, *ended]):
             told += self._guarded(self._tell, study_id)
             orphans += self._guarded(self._fail_orphans, study_id)
+        self._looked_back = True
         self._guarded(self._remove_leftovers, "incoming files")
         if lapsed:
             self._context.waker.wake()
@@ -90,12 +95,13 @@ class Reconciler:
             logger.exception("%s could not be reconciled", what)
             return 0
 
-    def _open_studies(self) -> list[str]:
+    def _studies(self, *, ended: bool) -> list[str]:
+        is_ended = Study.state.in_(STUDY_ENDED)
         with self._context.database.reading() as session:
             return list(
                 session.scalars(
                     select(Study.id)
-                    .where(Study.state.not_in(STUDY_ENDED), Study.deleted_at.is_(None))
+                    .where(is_ended if ended else ~is_ended, Study.deleted_at.is_(None))
                     .order_by(Study.id)
                 )
             )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,6 +20,8 @@ from service.store.studies import NewStudy, find_by_key, insert_study
 from service.store.tables import Dataset
 from studies.resolution import ResolvedStudy, resolve
 from studies.spec import StudySpec
+
+logger = logging.getLogger(__name__)
 
 MAX_LABEL_KEY_CHARS = 100
 MAX_LABEL_VALUE_CHARS = 300
@@ -90,6 +93,9 @@ def submit(context: ServerContext, spec: StudySpec, idempotency_key: str | None 
     if needs_indices(checked.dataset):
         indices = write_indices(context.folders, checked.dataset, spec.seed)
     study_id = _store(context.database, new, indices)
+    logger.info(
+        "study %s: %d trials queued on data %s", study_id, spec.budget.n_trials, spec.dataset
+    )
     context.waker.wake()
     return study_id
 

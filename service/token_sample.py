@@ -1,14 +1,19 @@
-"""A sample of a study's train texts in the model's word pieces, made without torch."""
+"""A sample of a study's train texts in the model's word pieces, made without torch.
+
+Bounded in time and memory whatever the data set's size: rows are picked evenly over the train
+split and streamed from its file.
+"""
 
 import shutil
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from model.checkpoint import scratch_size
-from model.data import read_examples
 from model.splits import Positions
 from model.tokens import TokenTable, load_tokenizer, tokenize
 from model.vocabulary import save_tokenizer, train_wordpiece
@@ -19,21 +24,31 @@ from service.store.identifiers import new_id
 from service.store.tables import Dataset
 
 MAX_ROWS = 20_000
+"""Rows that are tokenized."""
+MAX_VOCABULARY_ROWS = 50_000
+"""Rows that a vocabulary is trained on here; a worker takes the whole train split."""
+
+Texts = tuple[list[str], list[str] | None]
 
 
 def sample_tokens(
     folders: Folders, dataset: Dataset, model: CatalogueEntry, seed: int
 ) -> TokenTable:
-    """Tokenize up to 20,000 train rows, evenly spaced over the train split of this seed."""
-    tokenizer = _tokenizer(folders, dataset, model, seed)
+    """Tokenize up to 20,000 rows of the train split that belongs to this study seed.
+
+    For a `scratch:` model the vocabulary is that of a worker up to 50,000 rows, beyond it one of
+    50,000 of them; it is kept in the cache folder.
+    """
+    file = folders.dataset(dataset.id) / "train.parquet"
     rows = _train_rows(folders, dataset, seed)
-    picks = np.linspace(0, len(rows) - 1, min(len(rows), MAX_ROWS)).round().astype(np.int64)
-    sample = read_examples(_train_file(folders, dataset), rows[picks])
-    return tokenize(tokenizer, sample.text_a, sample.text_b)
-
-
-def _train_file(folders: Folders, dataset: Dataset) -> Path:
-    return folders.dataset(dataset.id) / "train.parquet"
+    if model.folder is not None:
+        tokenizer = load_tokenizer(model.folder)
+    else:
+        size = scratch_size(model.facts["name"]).vocab_size
+        split = str(seed) if needs_indices(dataset) else "all"
+        folder = folders.cache / "vocabularies" / f"{dataset.id}-{split}-{size}"
+        tokenizer = _vocabulary(folder, file, _spread(rows, MAX_VOCABULARY_ROWS), size)
+    return tokenize(tokenizer, *_read_texts(file, _spread(rows, MAX_ROWS)))
 
 
 def _train_rows(folders: Folders, dataset: Dataset, seed: int) -> Positions:
@@ -42,30 +57,43 @@ def _train_rows(folders: Folders, dataset: Dataset, seed: int) -> Positions:
     return np.arange(dataset.summary["rows"]["train"], dtype=np.int64)
 
 
-def _tokenizer(folders: Folders, dataset: Dataset, model: CatalogueEntry, seed: int) -> Tokenizer:
-    if model.folder is not None:
-        return load_tokenizer(model.folder)
-    size = scratch_size(model.facts["name"]).vocab_size
-    split = str(seed) if needs_indices(dataset) else "all"
-    folder = folders.cache / "vocabularies" / f"{dataset.id}-{split}-{size}"
+def _spread(rows: Positions, most: int) -> Positions:
+    """Up to ``most`` of the ascending ``rows``, evenly spaced."""
+    if len(rows) <= most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
+
+
+def _read_texts(file: Path, rows: Positions) -> Texts:
+    """Stream the texts at the 0-based, ascending ``rows`` of a normalised file."""
+    parts = []
+    start = 0
+    with pq.ParquetFile(file) as parquet:
+        for batch in parquet.iter_batches(columns=["text_a", "text_b"]):
+            first, last = np.searchsorted(rows, [start, start + batch.num_rows])
+            parts.append(batch.take(pa.array(rows[first:last] - start)))
+            start += batch.num_rows
+    table = pa.Table.from_batches(parts)
+    paired = table["text_b"].null_count == 0
+    return table["text_a"].to_pylist(), table["text_b"].to_pylist() if paired else None
+
+
+def _vocabulary(folder: Path, file: Path, rows: Positions, size: int) -> Tokenizer:
+    """Load the vocabulary in ``folder``; train it first where it is missing."""
     if not folder.is_dir():
-        _train_vocabulary(folders, dataset, seed, size, folder)
+        text_a, text_b = _read_texts(file, rows)
+        _publish(train_wordpiece(chain(text_a, text_b or ()), size), folder)
     return load_tokenizer(folder)
 
 
-def _train_vocabulary(
-    folders: Folders, dataset: Dataset, seed: int, size: int, target: Path
-) -> None:
-    """Train on the whole train split, as a worker does; the folder appears by a rename."""
-    rows = _train_rows(folders, dataset, seed)
-    examples = read_examples(_train_file(folders, dataset), rows)
-    tokenizer = train_wordpiece(chain(examples.text_a, examples.text_b or ()), size)
-    partial = target.with_name(f".{target.name}-{new_id()}")
+def _publish(tokenizer: Tokenizer, folder: Path) -> None:
+    """Save under another name and rename, so that no request reads a half-written vocabulary."""
+    partial = folder.with_name(f".{folder.name}-{new_id()}")
     save_tokenizer(tokenizer, partial)
     try:
-        partial.rename(target)
+        partial.rename(folder)
     except OSError:
         # Another request made the same vocabulary meanwhile.
         shutil.rmtree(partial)
-        if not target.is_dir():
+        if not folder.is_dir():
             raise

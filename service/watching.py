@@ -38,12 +38,17 @@ def change_lines(
     lines: list[str] = []
     for trial in after:
         old = before.get(trial.number)
-        if trial.attempt > (old.attempt if old else 0):
+        if _begun(trial) > (_begun(old) if old else 0):
             again = f" again (attempt {trial.attempt})" if trial.attempt > 1 else ""
             lines.append(f"trial {trial.number} started{again}  {params_text(trial.params)}")
         if trial.state in TRIAL_ENDED and trial.state != (old.state if old else None):
             lines.append(f"trial {trial.number} {trial.state}  {_outcome(trial, metric)}".rstrip())
     return lines
+
+
+def _begun(trial: TrialRow) -> int:
+    """The attempt that trains or did; a trial just claimed has no parameters for a moment."""
+    return trial.attempt if trial.params is not None else 0
 
 
 def _outcome(trial: TrialRow, metric: str) -> str:
@@ -92,7 +97,9 @@ def _progress(study: StudyAnswer) -> str:
     parts = [f"{study.progress.done} of {study.progress.total} trials done"]
     if study.best:
         parts.append(f"best {study.objective['metric']} {study.best.value:.4f}")
-    if study.progress.eta_s is not None:
+    if study.progress.done == study.progress.total and study.state == "running":
+        parts.append("scoring the best on the test split")
+    elif study.progress.eta_s:
         parts.append(f"about {duration_text(study.progress.eta_s)} left")
     if study.trials.running == 0 and study.trials.queued and study.state in ("queued", "running"):
         parts.append("waiting for a worker")

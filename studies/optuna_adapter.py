@@ -238,7 +238,7 @@ class OptunaAdapter:
             trial = self._trial(study._study_id, optuna_trial_id)
             if trial.state.is_finished():
                 return
-            try:
+            try:  # between these lines and Optuna's own, another server may tell it
                 self._finish(study, trial, outcome, value)
             except optuna.exceptions.UpdateFinishedTrialError:
                 logger.info("another server told trial %d first", optuna_trial_id)
@@ -331,14 +331,14 @@ class OptunaAdapter:
         if trial.state is TrialState.WAITING:  # nobody ran it: not one of ours
             self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         elif outcome == "completed" and value is not None and math.isfinite(value):
-            study.tell(trial.number, float(value), state=TrialState.COMPLETE)
+            study.tell(trial.number, float(value), state=TrialState.COMPLETE, skip_if_finished=True)
         elif outcome == "pruned":
-            study.tell(trial.number, state=TrialState.PRUNED)
+            study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
         elif outcome == "out_of_memory":
             Trial(study, trial._trial_id).set_constraint(MEMORY_CONSTRAINT, 1.0)
-            study.tell(trial.number, state=TrialState.PRUNED)
+            study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
         else:
-            study.tell(trial.number, state=TrialState.FAIL)
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
     def _set_study_attrs(self, key: StudyKey, attrs: dict[str, Any]) -> None:
         with self._writing():

@@ -112,7 +112,7 @@ def download_file(
     path = context.folders.dataset(dataset_id) / f"{file.split}.parquet"
     if not path.is_file():
         raise NotFoundError(f"The file {path.name} is gone from the disk.", code="file_gone")
-    headers = {"ETag": f'"{file.sha256}"', "Cache-Control": "private, immutable"}
+    headers = {"ETag": f'"{file.sha256}"', "Cache-Control": "private, max-age=31536000, immutable"}
     return FileResponse(path, media_type="application/vnd.apache.parquet", headers=headers)
 
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from service.context import Context
 from service.prometheus import render_metrics
@@ -40,11 +40,11 @@ def readyz(context: Context) -> JSONResponse:
 @router.get(
     "/metrics",
     summary="Counts for Prometheus",
-    response_class=PlainTextResponse,
-    responses=errors(),
+    response_class=Response,
+    responses=errors() | {200: {"content": {"text/plain": {}}, "description": "Gauges"}},
 )
-def metrics(context: Context) -> PlainTextResponse:
+def metrics(context: Context) -> Response:
     """Studies, trials and workers by state."""
     with context.database.reading() as session:
         body = render_metrics(session)
-    return PlainTextResponse(body, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -65,6 +65,11 @@ LabelFilters = Annotated[
 ]
 
 
+class FilterError(ServiceError):
+    status = 422
+    code = "invalid_filter"
+
+
 @router.post("", status_code=201, summary="Submit a study", responses=errors(409, 422))
 def submit_study(
     spec: Spec, context: Context, idempotency_key: IdempotencyKey = None
@@ -112,11 +117,6 @@ def _label_filter(text: str) -> tuple[str, str]:
         detail = f"A label filter reads key:value; got {text!r}."
         raise FilterError(detail, where=["query", "label"])
     return key, value
-
-
-class FilterError(ServiceError):
-    status = 422
-    code = "invalid_filter"
 
 
 @router.get("/{study_id}", summary="Read a study", responses=errors(404, 422))

@@ -41,7 +41,8 @@ from studies.wire.trials import (
 router = APIRouter(prefix="/v1/studies/{study_id}", tags=["trials"])
 Number = Annotated[int, Path(ge=0, le=2**31 - 1, description="The trial's number, from 0")]
 ArtifactName = Annotated[str, Path(pattern=r"^[^\x00]{1,200}$")]
-MatrixName = Annotated[str, Query(pattern=r"^[^\x00]{1,100}$")]
+MatrixName = Annotated[str, Query(pattern=r"^[^\x00]{0,100}$")]
+DEFAULT_HEAD, DEFAULT_KIND = "label", "multiclass"
 MODEL, PREDICTIONS, LOG = "model.zip", "predictions.csv", "train.log"
 
 _MATRIX_FORMS: dict[int | str, dict[str, Any]] = {
@@ -147,12 +148,16 @@ def read_confusion_matrix(
     number: Number,
     context: Context,
     split: Split = "validation",
-    head: MatrixName = "label",
-    kind: MatrixName = "multiclass",
+    head: MatrixName = "",
+    kind: MatrixName = "",
     form: Annotated[Format | None, Query(alias="format")] = None,
 ) -> Response:
-    """As JSON, CSV or an SVG image, by the Accept header or by ``format``."""
+    """As JSON, CSV or an SVG image, by the Accept header or by ``format``.
+
+    ``head`` and ``kind`` are for tasks with several matrices; empty means the usual one.
+    """
     chosen = choose_format(request, form)
+    head, kind = head or DEFAULT_HEAD, kind or DEFAULT_KIND
     with context.database.reading() as session:
         study = get_study(session, study_id)
         trial = get_trial(session, study, number)

@@ -189,18 +189,20 @@ def _take(session: Session, clock: Clock, study: Study, who: Claimant) -> Held |
 
 def store_params(
     session: Session, clock: Clock, held: Held, params: dict[str, Any], *, optuna_trial_id: int
-) -> None:
-    """Give a trial its parameters for good, unless it has some or has ended.
+) -> bool:
+    """Give a trial its parameters for good; False when it has ended or has some already.
 
     Whether the lease still holds does not matter: a retry runs with the same parameters. If it
     does, it begins now, since asking may have taken a while.
     """
     trial = _lock_trial(session, held.trial_id)
-    if trial.params is None and trial.state not in TRIAL_ENDED:
+    stored = trial.params is None and trial.state not in TRIAL_ENDED
+    if stored:
         trial.params = params
         trial.optuna_trial_id = optuna_trial_id
     if _holds(trial, held.attempt):
         extend(session, clock, trial)
+    return stored
 
 
 # -- hold ----------------------------------------------------------------------------------------

@@ -36,8 +36,8 @@ class ModelRunner:
     def __init__(self, options: TrainerOptions) -> None:
         import torch
 
+        import model.training  # now, so that the first trial need not wait for Transformers
         from model.devices import choose_device
-        from model.training_cache import TrainingCache
 
         torch.set_num_threads(options.threads)
         if options.device != "cpu" and torch.cuda.is_available():
@@ -45,7 +45,7 @@ class ModelRunner:
             torch.cuda.set_device(options.slot % torch.cuda.device_count())
         self._device = choose_device(options.device)
         self._threads = options.threads
-        self._cache = TrainingCache(options.cache_bytes)
+        self._cache = model.training.TrainingCache(options.cache_bytes)
         self._data: tuple[tuple[str, str], TrainData] | None = None
         self._last: TrainResult | None = None
 

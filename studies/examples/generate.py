@@ -40,9 +40,9 @@ SHARES = {
 """How often each class is drawn."""
 CLOSE_CLASS = {"login": "password", "password": "login", "refund": "invoice", "invoice": "refund"}
 
-AMBIGUOUS_SHARE = 0.06
+AMBIGUOUS_SHARE = 0.08
 AMBIGUOUS_USUAL = 0.65
-NOISE_SHARE = 0.03
+NOISE_SHARE = 0.04
 REQUEST_FIRST_SHARE = 0.35
 PAST_SHARE = 0.4
 TYPO_SHARE = 0.025

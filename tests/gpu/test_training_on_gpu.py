@@ -5,17 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-if not torch.cuda.is_available():
-    pytest.skip("no CUDA device is visible", allow_module_level=True)
-
-from model import training
+from model.batches import Positions
 from model.config import TrainConfig
 from model.data import Examples
 from model.evaluation import evaluate
+from model.memory import PartSize
 from model.training import TrainData, TrainResult, train
 
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA device is visible to torch"
+)
 CUDA = torch.device("cuda", 0)
 CUES = {"login": "password", "payment": "refund", "shipping": "parcel"}
 CONFIG = TrainConfig(
@@ -38,7 +39,7 @@ def data() -> TrainData:
     )
 
 
-def run(config: TrainConfig, data: TrainData, device: "torch.device" = CUDA) -> TrainResult:
+def run(config: TrainConfig, data: TrainData, device: torch.device = CUDA) -> TrainResult:
     return train(config, data, device=device, on_epoch=lambda report: "continue")
 
 
@@ -80,11 +81,18 @@ def test_a_card_with_little_memory_splits_the_batch_and_still_trains(
         data.train.labels * 10,
         np.arange(1, 2401),
     )
+    shrink, shrunk = PartSize.shrink, []
+
+    def counted(size: PartSize, positions: Positions, lengths: Positions) -> None:
+        shrunk.append(len(positions))
+        shrink(size, positions, lengths)
+
+    monkeypatch.setattr(PartSize, "shrink", counted)
     torch.cuda.set_per_process_memory_fraction(min(1.0, 3 * 2**30 / total))
     try:
         result = run(config, replace(data, train=long, dataset_key="long"))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()
+    assert shrunk[0] == 2400
     assert result.steps == 1
-    assert training.TrainResult is type(result)

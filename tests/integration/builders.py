@@ -1,4 +1,4 @@
-"""Rows and requests for tests of the queue: each builder fills in what the test does not care for."""
+"""Rows and requests for tests of the queue; builders fill in what a test does not care for."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

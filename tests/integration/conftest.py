@@ -6,6 +6,7 @@ Each test gets a database of its own, copied from one that was migrated once.
 
 import os
 import shutil
+import signal
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -39,22 +40,27 @@ def postgresql_url() -> Iterator[URL]:
         _administer(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
         yield url
     finally:
+        # At once: an orderly stop would first write out every test's database.
+        os.kill(server.get_pid() or 0, signal.SIGQUIT)
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def make_postgresql(postgresql_url: URL) -> Iterator[Callable[[str], URL]]:
-    """Makes a database from the named template; all of them go away at the end."""
+    """Makes a database from the named template; none of them stays."""
     made: list[str] = []
 
     def make(template: str) -> URL:
         name = f"bertune_{os.getpid()}_{len(made)}"
-        _administer(postgresql_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+        create = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"
+        _administer(postgresql_url, create)
         made.append(name)
         return postgresql_url.set(database=name)
 
     yield make
+    if "BERTUNE_TEST_POSTGRES_URL" not in os.environ:
+        return  # the whole server goes away
     for name in made:
         _administer(postgresql_url, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from builders import claim_request
 from sqlalchemy import func, select, text, update
 
 from service.context import ServerContext
@@ -18,7 +19,6 @@ from service.store.tables import Attempt, Study, Trial
 from service.waking import Waker
 from studies.optuna_adapter import OptunaAdapter
 from studies.wire.leases import Lease
-from builders import claim_request
 
 
 class QueueServer:

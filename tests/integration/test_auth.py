@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shutil
 import stat
 import threading
 from collections.abc import Iterator
@@ -36,8 +37,11 @@ HTML = {"accept": "text/html,application/xhtml+xml"}
 
 
 @pytest.fixture
-def api(database: Database, tmp_path: Path) -> Iterator[ApiServer]:
-    with serving(database, tmp_path / "home") as server:
+def api(migrated_sqlite: Path, tmp_path: Path) -> Iterator[ApiServer]:
+    """The application; what differs between databases is tested below it."""
+    path = tmp_path / "bertune.db"
+    shutil.copy(migrated_sqlite, path)
+    with serving(Database(f"sqlite:///{path}"), tmp_path / "home") as server:
         yield server
 
 

@@ -18,9 +18,18 @@ from sqlalchemy import select
 
 from model.errors import InputError
 from service.errors import LeaseLostError, NotFoundError
+from service.store.artifacts import put_artifact
 from service.store.completion import cancel_study
 from service.store.database import Database
-from service.store.tables import Attempt, ClassMetric, ConfusionCell, EpochMetric, Result, Trial
+from service.store.tables import (
+    Attempt,
+    ClassMetric,
+    ConfusionCell,
+    EpochMetric,
+    Result,
+    Study,
+    Trial,
+)
 from service.store.workers import drain_worker
 from studies.wire.leases import FailureRequest, ReleaseRequest, RenewRequest, ResultRequest
 
@@ -305,7 +314,7 @@ def test_the_worker_of_a_cancelled_study_hears_of_it_and_can_write_no_more(
     study_id = make_study(server.database)
     lease = server.claim()
     with server.database.transaction() as session:
-        cancel_study(session, server.study(study_id))
+        cancel_study(session, session.get_one(Study, study_id))
     answer = server.dispatcher.renew(lease.trial_id, 1, renew_request(0.3))
     assert answer.action == "cancel"
     assert epochs(server) == {}
@@ -389,32 +398,32 @@ def bad_results() -> dict[str, tuple[ResultRequest, tuple[object, ...]]]:
         )
 
     return {
-        "no value": (good.model_copy(update={"value": None}), ("body", "value")),
+        "no value": (good.model_copy(update={"value": None}), ("value",)),
         "value differs": (
             good.model_copy(update={"value": 0.51}),
-            ("body", "metrics", "macro_f1"),
+            ("metrics", "macro_f1"),
         ),
         "objective missing": (
             good.model_copy(update={"metrics": {"accuracy": 0.5}}),
-            ("body", "metrics", "macro_f1"),
+            ("metrics", "macro_f1"),
         ),
         "labels in another order": (
             labels("login", "bill", "refund"),
-            ("body", "confusion", "labels"),
+            ("confusion", "labels"),
         ),
-        "not square": (matrix([8, 2], [0, 10], [0, 0]), ("body", "confusion", "matrix")),
-        "a row too few": (matrix([8, 2, 0], [0, 10, 0]), ("body", "confusion", "matrix")),
+        "not square": (matrix([8, 2], [0, 10], [0, 0]), ("confusion", "matrix")),
+        "a row too few": (matrix([8, 2, 0], [0, 10, 0]), ("confusion", "matrix")),
         "cells miss a row": (
             matrix([8, 1, 0], [0, 10, 0], [0, 0, 10]),
-            ("body", "confusion", "matrix", 0),
+            ("confusion", "matrix", 0),
         ),
         "scores of two classes": (
             good.model_copy(update={"per_class": good.per_class[:2]}),
-            ("body", "per_class"),
+            ("per_class",),
         ),
         "name too long": (
             good.model_copy(update={"metrics": {**good.metrics, "x" * 41: 1.0}}),
-            ("body", "metrics"),
+            ("metrics",),
         ),
     }
 
@@ -527,8 +536,6 @@ def test_a_study_without_a_completed_trial_fails_and_names_the_commonest_error(
 
 def finish_with_model(server: QueueServer, trial_id: str, value: float) -> Path:
     """Finish a trial as a worker does that was told to keep its model; returns the model's file."""
-    from service.store.artifacts import put_artifact
-
     path = server.context.folders.artifact(trial_id, 1, "model.zip")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"a model")

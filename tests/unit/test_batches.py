@@ -69,7 +69,8 @@ def test_evaluation_takes_the_longest_rows_first_within_its_budget_of_tokens() -
     lengths = np.array([3, 10, 4, 9, 3, 3])
     batches = [batch.tolist() for batch in evaluation_batches(lengths, tokens=20)]
     assert batches == [[1, 3], [2, 0, 4, 5]]
-    assert [b.tolist() for b in evaluation_batches(lengths, tokens=20, rows=1)][0] == [1]
+    singles = [batch.tolist() for batch in evaluation_batches(lengths, tokens=20, rows=1)]
+    assert singles == [[1], [3], [2], [0], [4], [5]]
 
 
 def test_a_row_longer_than_the_budget_goes_alone() -> None:

@@ -1,7 +1,6 @@
 """A saved model: loaded by Transformers as it stands, and evaluated to the same predictions."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -139,7 +138,7 @@ def test_a_save_that_fails_leaves_nothing_behind(
     monkeypatch.setattr(export, "_save_tokenizer", full)
     with pytest.raises(OSError, match="No space"):
         result.save(tmp_path / "out" / "saved")
-    assert os.listdir(tmp_path / "out") == []
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_model_of_other_labels_is_not_evaluated(data: TrainData, tmp_path: Path) -> None:

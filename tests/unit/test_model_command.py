@@ -107,6 +107,8 @@ def test_validation_rows_come_from_the_train_file_when_none_are_given(
         (["--model", "scratch:vast"], "unknown_model"),
         (["--model", "/no/such/folder"], "unknown_model"),
         (["--label", "topic"], "missing_column"),
+        (["--seed", "-1"], "must be at least 0; got -1. (at --seed)"),
+        (["--threads", "0"], "must be at least 1; got 0. (at --threads)"),
     ],
 )
 def test_bad_input_is_named_with_its_place_and_exit_code_two(

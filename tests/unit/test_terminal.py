@@ -188,6 +188,13 @@ def test_every_start_and_end_of_a_trial_is_one_line() -> None:
     assert change_lines({row.number: row for row in after}, after, study()) == []
 
 
+def test_a_trial_starts_once_its_parameters_are_known() -> None:
+    claimed = trial(0, "running", params=None)
+    assert change_lines({}, [claimed], study()) == []
+    asked = [trial(0, "running")]
+    assert change_lines({0: claimed}, asked, study()) == ["trial 0 started  batch_size=16"]
+
+
 def test_another_attempt_is_told_as_one() -> None:
     before = {0: trial(0, "running")}
     after = [trial(0, "running", attempt=2)]

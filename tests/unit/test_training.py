@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from model import training
 from model.classifier import Classifier
 from model.config import TrainConfig
 from model.data import Examples
 from model.devices import resolve_precision
 from model.errors import InputError, TrainingError
+from model.evaluation import evaluate_split
 from model.gradients import BatchGradients, class_weights
 from model.memory import PartSize, run_in_parts
 from model.metrics import Evaluation
@@ -140,13 +140,13 @@ def test_training_leaves_the_callers_random_state_alone(data: TrainData) -> None
 
 def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float], metric: str) -> None:
     """Let the validation metric follow a script; everything else stays real."""
-    real, script = training.evaluate_split, iter(values)
+    script = iter(values)
 
-    def evaluate_split(*arguments: Any, **options: Any) -> Evaluation:
-        evaluation = real(*arguments, **options)
+    def scripted_split(*arguments: Any, **options: Any) -> Evaluation:
+        evaluation = evaluate_split(*arguments, **options)
         return replace(evaluation, metrics=evaluation.metrics | {metric: next(script)})
 
-    monkeypatch.setattr(training, "evaluate_split", evaluate_split)
+    monkeypatch.setattr("model.training.evaluate_split", scripted_split)
 
 
 @pytest.mark.parametrize(
@@ -213,10 +213,10 @@ def short_of_memory(
     monkeypatch: pytest.MonkeyPatch, rows: int, error: Callable[[], Exception]
 ) -> list[int]:
     """Let no more than ``rows`` rows through the network at once; records what went through."""
-    real, seen = training.build_network, []
+    seen: list[int] = []
 
-    def build_network(*arguments: Any, **options: Any) -> Any:
-        network = real(*arguments, **options)
+    def build_limited(*arguments: Any, **options: Any) -> Any:
+        network: Any = build_network(*arguments, **options)
         forward = network.forward
 
         def limited(**inputs: torch.Tensor) -> Any:
@@ -228,7 +228,7 @@ def short_of_memory(
         network.forward = limited
         return network
 
-    monkeypatch.setattr(training, "build_network", build_network)
+    monkeypatch.setattr("model.training.build_network", build_limited)
     return seen
 
 
@@ -304,7 +304,7 @@ def test_memory_that_runs_out_elsewhere_is_named_too(
     def build_optimizer(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(training, "build_optimizer", build_optimizer)
+    monkeypatch.setattr("model.training.build_optimizer", build_optimizer)
     with pytest.raises(TrainingError, match="Tried to allocate") as raised:
         run(QUICK, data)
     assert raised.value.code == "out_of_memory"
@@ -335,14 +335,12 @@ def test_an_error_that_is_not_about_memory_passes_through() -> None:
 
 
 def test_a_loss_that_explodes_is_named(data: TrainData, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = training.build_network
-
-    def build_network(*arguments: Any, **options: Any) -> Any:
-        network = real(*arguments, **options)
+    def build_broken(*arguments: Any, **options: Any) -> Any:
+        network: Any = build_network(*arguments, **options)
         torch.nn.init.constant_(network.classifier.bias, float("nan"))
         return network
 
-    monkeypatch.setattr(training, "build_network", build_network)
+    monkeypatch.setattr("model.training.build_network", build_broken)
     with pytest.raises(TrainingError) as raised:
         run(QUICK, data)
     assert raised.value.code == "nan_loss"

@@ -1,0 +1,292 @@
+"""Races: real threads on real connections, with committed data, on both databases."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from builders import claim_request, crash_request, make_study, renew_request, result_request
+from queue_server import QueueServer, queue_server
+from sqlalchemy import func, select
+
+from service.errors import LeaseLostError
+from service.store import leases
+from service.store.completion import cancel_study
+from service.store.database import Database
+from service.store.tables import Attempt, ConfusionCell, Study, Trial
+from studies.wire.leases import EndAnswer, Lease, ReleaseRequest
+
+THREADS = 16
+Answer = TypeVar("Answer")
+
+
+@pytest.fixture
+def server(database: Database, tmp_path: Path) -> Iterator[QueueServer]:
+    with queue_server(database, tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def two_servers(
+    kind: str, database: Database, tmp_path: Path
+) -> Iterator[tuple[QueueServer, QueueServer]]:
+    """Two server processes' worth of objects on one database; on SQLite there is one server."""
+    with ExitStack() as stack:
+        first = stack.enter_context(queue_server(database, tmp_path))
+        if kind == "sqlite":
+            yield first, first
+            return
+        other = Database(database.url)
+        stack.callback(other.dispose)
+        yield first, stack.enter_context(queue_server(other, tmp_path))
+
+
+def at_once(calls: list[Callable[[], Answer]]) -> list[Answer | Exception]:
+    """Call all of them in threads that start together; errors are returned."""
+    gate = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Answer]) -> Answer | Exception:
+        gate.wait(30)
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+def test_sixteen_workers_claim_sixty_trials_and_none_twice(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    studies = [make_study(two_servers[0].database, n_trials=30) for _ in range(2)]
+
+    def drain(thread: int) -> list[Lease]:
+        server, claimed = two_servers[thread % 2], []
+        # Every claim is of a slot of its own, so no lease is given up.
+        while (lease := server.dispatcher.claim(claim_request(f"w{thread}", len(claimed)))) is not (
+            None
+        ):
+            claimed.append(lease)
+        return claimed
+
+    found = at_once([lambda thread=thread: drain(thread) for thread in range(THREADS)])  # type: ignore[misc]
+    claimed = [lease for answer in found if not isinstance(answer, Exception) for lease in answer]
+    assert not [answer for answer in found if isinstance(answer, Exception)]
+    assert len(claimed) == len({lease.trial_id for lease in claimed}) == 60
+    assert {lease.attempt for lease in claimed} == {1}
+    for study_id in studies:
+        states = two_servers[0].optuna_states(study_id)
+        assert Counter(states.values()) == {"RUNNING": 30}
+        trials = two_servers[0].trials(study_id)
+        assert {trial.optuna_trial_id for trial in trials} == set(states)
+
+
+def test_max_parallel_is_never_exceeded(two_servers: tuple[QueueServer, QueueServer]) -> None:
+    database = two_servers[0].database
+    study_id = make_study(database, n_trials=12, max_parallel=3)
+    most_running: list[int] = []
+
+    def work(thread: int) -> None:
+        server = two_servers[thread % 2]
+        for _ in range(200):
+            lease = server.dispatcher.claim(claim_request(f"w{thread}"))
+            with database.reading() as session:
+                query = select(func.count()).where(Trial.state == "running")
+                most_running.append(session.scalar(query) or 0)
+            if lease is not None:
+                server.dispatcher.finish(lease.trial_id, lease.attempt, result_request())
+            elif server.study(study_id).state == "completed":
+                return
+
+    answers = at_once([lambda thread=thread: work(thread) for thread in range(THREADS)])  # type: ignore[misc]
+    assert answers == [None] * THREADS
+    assert max(most_running) == 3
+    assert [trial.state for trial in two_servers[0].trials(study_id)] == ["completed"] * 12
+
+
+def test_the_same_request_from_many_threads_gets_one_lease(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    make_study(two_servers[0].database, n_trials=20)
+    request = claim_request()
+    answers = at_once(
+        [lambda n=n: two_servers[n % 2].dispatcher.claim(request) for n in range(THREADS)]  # type: ignore[misc]
+    )
+    got = [answer for answer in answers if isinstance(answer, Lease)]
+    assert not [answer for answer in answers if isinstance(answer, Exception)]
+    assert got
+    assert {(lease.trial_id, lease.attempt) for lease in got} == {(got[0].trial_id, 1)}
+    assert two_servers[0].counts(Attempt) == 1
+
+
+def test_of_two_different_ends_of_one_attempt_one_counts(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    first, second = two_servers
+    make_study(first.database, n_trials=12)
+    for slot in range(4):
+        lease = first.claim(slot=slot)
+        trial_id = lease.trial_id
+        ends: list[Callable[[], EndAnswer]] = [
+            lambda trial_id=trial_id: first.dispatcher.finish(trial_id, 1, result_request(0.4)),  # type: ignore[misc]
+            lambda trial_id=trial_id: second.dispatcher.finish(trial_id, 1, result_request(0.6)),  # type: ignore[misc]
+            lambda trial_id=trial_id: first.dispatcher.fail(trial_id, 1, crash_request()),  # type: ignore[misc]
+            lambda trial_id=trial_id: second.dispatcher.release(trial_id, 1, ReleaseRequest()),  # type: ignore[misc]
+        ]
+        answers = at_once(ends)
+        accepted = [answer for answer in answers if isinstance(answer, EndAnswer)]
+        refused = [answer for answer in answers if isinstance(answer, Exception)]
+        assert len(accepted) == 1, answers
+        assert {type(error) for error in refused} == {LeaseLostError}
+        assert first.trial(trial_id).state == accepted[0].state
+        if accepted[0].state == "queued":
+            # So that the next round claims another trial.
+            first.dispatcher.finish(first.claim(slot=slot).trial_id, 2, result_request(0.1))
+
+
+def test_the_same_result_from_many_threads_is_stored_once(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    first = two_servers[0]
+    make_study(first.database, n_trials=1)
+    trial_id = first.claim().trial_id
+    answers = at_once(
+        [
+            lambda n=n: two_servers[n % 2].dispatcher.finish(trial_id, 1, result_request(0.4))  # type: ignore[misc]
+            for n in range(8)
+        ]
+    )
+    assert answers == [EndAnswer(state="completed", attempt=1)] * 8
+    assert first.counts(ConfusionCell) == 4
+
+
+def test_the_last_two_results_at_once_complete_the_study(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    first, second = two_servers
+    for _ in range(5):
+        study_id = make_study(first.database, n_trials=2)
+        one, two = first.claim(slot=0), first.claim(slot=1)
+        answers = at_once(
+            [
+                lambda one=one: first.dispatcher.finish(one.trial_id, 1, result_request(0.4)),  # type: ignore[misc]
+                lambda two=two: second.dispatcher.finish(two.trial_id, 1, result_request(0.5)),  # type: ignore[misc]
+            ]
+        )
+        assert not [answer for answer in answers if isinstance(answer, Exception)]
+        assert first.study(study_id).state == "completed"
+
+
+def test_eight_sweeps_of_one_lapsed_lease_lose_one_attempt(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    first = two_servers[0]
+    make_study(first.database, n_trials=1)
+    lease = first.claim()
+    first.let_leases_lapse()
+    reports = at_once([two_servers[n % 2].reconciler.step for n in range(8)])
+    assert not [report for report in reports if isinstance(report, Exception)]
+    assert sum(report.lapsed for report in reports if not isinstance(report, Exception)) == 1
+    trial = first.trial(lease.trial_id)
+    assert (trial.state, trial.attempt, trial.lost) == ("queued", 1, 1)
+    again = at_once(
+        [lambda n=n: two_servers[n % 2].dispatcher.claim(claim_request(f"w{n}")) for n in range(8)]  # type: ignore[misc]
+    )
+    taken = [answer for answer in again if isinstance(answer, Lease)]
+    assert [(lease.trial_id, lease.attempt) for lease in taken] == [(trial.id, 2)]
+
+
+def test_a_lapsed_lease_is_renewed_or_taken_but_never_both(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    first, second = two_servers
+    for _ in range(6):
+        study_id = make_study(first.database, n_trials=1)
+        lease = first.claim("old")
+        first.let_leases_lapse()
+        renewed, taken = at_once(
+            [
+                lambda lease=lease: first.dispatcher.renew(lease.trial_id, 1, renew_request(0.5)),  # type: ignore[misc]
+                lambda: second.dispatcher.claim(claim_request("new")),  # type: ignore[list-item]
+            ]
+        )
+        trial = first.trial(lease.trial_id)
+        assert trial.state == "running"
+        if isinstance(taken, Lease):
+            assert isinstance(renewed, LeaseLostError) or trial.attempt == 2
+            assert (trial.attempt, trial.worker_id) == (2, "new")
+        else:
+            assert taken is None
+            assert not isinstance(renewed, Exception)
+            assert (trial.attempt, trial.worker_id) == (1, "old")
+        first.dispatcher.finish(trial.id, trial.attempt, result_request())
+        assert first.study(study_id).state == "completed"
+
+
+def test_cancelling_while_trials_are_claimed_and_ended_leaves_none_open(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    first, second = two_servers
+    study_id = make_study(first.database, n_trials=40)
+    begun = threading.Event()
+
+    def work(thread: int) -> None:
+        server = two_servers[thread % 2]
+        while (lease := server.dispatcher.claim(claim_request(f"w{thread}"))) is not None:
+            begun.set()
+            try:
+                server.dispatcher.renew(lease.trial_id, lease.attempt, renew_request(0.5))
+                server.dispatcher.finish(lease.trial_id, lease.attempt, result_request())
+            except LeaseLostError:
+                return
+
+    def cancel() -> None:
+        assert begun.wait(30)
+        with second.database.transaction() as session:
+            cancel_study(session, session.get_one(Study, study_id))
+
+    calls: list[Callable[[], None]] = [lambda n=n: work(n) for n in range(7)]  # type: ignore[misc]
+    answers = at_once([*calls, cancel])
+    assert answers == [None] * 8
+    assert first.study(study_id).state == "cancelled"
+    assert {trial.state for trial in first.trials(study_id)} <= {"completed", "cancelled"}
+    first.reconciler.step()
+    assert all(trial.told for trial in first.trials(study_id))
+    assert "RUNNING" not in first.optuna_states(study_id).values()
+
+
+def test_every_fenced_call_is_refused_and_changes_nothing(server: QueueServer) -> None:
+    make_study(server.database, n_trials=1)
+    old = server.claim("old")
+    server.let_leases_lapse()
+    new = server.claim("new")
+    assert (new.trial_id, new.attempt) == (old.trial_id, 2)
+    before = server.trial(old.trial_id)
+    dispatcher, trial_id = server.dispatcher, old.trial_id
+    calls: list[Callable[[], object]] = [
+        lambda: dispatcher.renew(trial_id, 1, renew_request(0.5, final=0.5)),
+        lambda: dispatcher.finish(trial_id, 1, result_request()),
+        lambda: dispatcher.fail(trial_id, 1, crash_request()),
+        lambda: dispatcher.release(trial_id, 1, ReleaseRequest()),
+    ]
+    assert {type(answer) for answer in at_once(calls)} == {LeaseLostError}
+    after = server.trial(old.trial_id)
+    for column in Trial.__table__.columns.keys():  # noqa: SIM118
+        assert getattr(after, column) == getattr(before, column), column
+    assert server.counts(ConfusionCell) == 0
+
+
+def test_a_server_that_starts_extends_every_lease(server: QueueServer) -> None:
+    make_study(server.database, n_trials=1)
+    lease = server.claim()
+    server.let_leases_lapse()
+    with server.database.transaction() as session:
+        leases.extend_all(session, server.database.now_s(), 60)
+    assert server.reconciler.step().lapsed == 0
+    assert server.dispatcher.claim(claim_request("thief")) is None
+    assert server.trial(lease.trial_id).attempt == 1
