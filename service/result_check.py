@@ -27,7 +27,7 @@ def check_result(
     if result.state == "completed" and kind == "train":
         _check_value(result, metric)
     if result.state == "pruned" and kind == "evaluate":
-        raise InputError("invalid_result", "An evaluation cannot be pruned.", ("state"))
+        raise InputError("invalid_result", "An evaluation cannot be pruned.", ("state",))
     if result.per_class and [scores.label for scores in result.per_class] != list(labels):
         raise _labels_error(("per_class",))
     if result.confusion is not None:

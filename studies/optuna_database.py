@@ -1,11 +1,14 @@
-"""The database below Optuna's storage: its connections, its first making, bulk deletion.
+"""The database below Optuna's storage: its connections, bulk reading for the pages, bulk deletion.
 
 Optuna's storages make their own engines; what they lack for our use is added here.
 """
 
+import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -65,6 +68,53 @@ def one_server_at_a_time(url: URL) -> Iterator[None]:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         yield
     engine.dispose()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRow:
+    """A study of Optuna's, without its trials and without its trials' notes."""
+
+    study_id: int
+    name: str
+    directions: list[str]
+    user_attrs: dict[str, Any]
+    system_attrs: dict[str, Any]
+
+
+def read_studies(connection: Connection) -> list[StudyRow]:
+    """All studies in the order they were made.
+
+    Trials' notes, which Optuna's pages keep among a study's attributes, are left out: thousands of
+    rows that no list needs. `read_trial_notes` reads them.
+    """
+    directions: dict[int, list[str]] = defaultdict(list)
+    named = text("SELECT study_id, direction FROM study_directions ORDER BY objective")
+    for study_id, direction in connection.execute(named):
+        directions[study_id].append(direction)
+    user_attrs = _attrs(connection, "study_user_attributes", "key IS NOT NULL")
+    system_attrs = _attrs(connection, "study_system_attributes", f"NOT ({_IS_TRIAL_NOTE})")
+    studies = connection.execute(text("SELECT study_id, study_name FROM studies ORDER BY study_id"))
+    return [
+        StudyRow(row_id, name, directions[row_id], user_attrs[row_id], system_attrs[row_id])
+        for row_id, name in studies
+    ]
+
+
+def read_trial_notes(connection: Connection, study_id: int) -> dict[str, Any]:
+    """The attributes that hold the notes of a study's trials."""
+    chosen = f"study_id = {int(study_id)} AND {_IS_TRIAL_NOTE}"
+    return _attrs(connection, "study_system_attributes", chosen)[study_id]
+
+
+_IS_TRIAL_NOTE = r"key LIKE 'dashboard\:%\:note_%'"  # dashboard:<trial id>:note_ver, …_str:0
+
+
+def _attrs(connection: Connection, table: str, condition: str) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = defaultdict(dict)
+    rows = text(f"SELECT study_id, key, value_json FROM {table} WHERE {condition}")
+    for study_id, key, value in connection.execute(rows):
+        found[study_id][key] = json.loads(value)
+    return found
 
 
 def holds_newest_id(connection: Connection, study_id: int) -> bool:

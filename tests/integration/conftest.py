@@ -4,12 +4,14 @@ The PostgreSQL server is `BERTUNE_TEST_POSTGRES_URL`, else one that is started f
 Each test gets a database of its own, copied from one that was migrated once.
 """
 
+import itertools
 import os
 import shutil
 import signal
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ from service.store.database import Database
 from service.store.schema import upgrade
 from studies.optuna_adapter import OptunaAdapter
 
+MakeDatabase = Callable[[str], AbstractContextManager[URL]]
+
 
 @pytest.fixture(scope="session")
 def postgresql_url() -> Iterator[URL]:
@@ -28,7 +32,10 @@ def postgresql_url() -> Iterator[URL]:
     if stated:
         yield make_url(stated).set(drivername="postgresql+psycopg")
         return
-    folder = Path(tempfile.mkdtemp(prefix="bertune-postgresql-"))
+    memory = Path("/dev/shm")  # making a database there takes a twentieth of the time
+    folder = Path(
+        tempfile.mkdtemp(prefix="bertune-postgresql-", dir=memory if memory.is_dir() else None)
+    )
     folder.chmod(0o755)  # run by root, the server takes another user, who must get in
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says which runtime folder it falls back to
@@ -47,22 +54,19 @@ def postgresql_url() -> Iterator[URL]:
 
 
 @pytest.fixture(scope="session")
-def make_postgresql(postgresql_url: URL) -> Iterator[Callable[[str], URL]]:
-    """Makes a database from the named template; none of them stays."""
-    made: list[str] = []
+def make_postgresql(postgresql_url: URL) -> MakeDatabase:
+    """Makes a database from the named template, and drops it once it was used."""
+    numbers = itertools.count()
 
-    def make(template: str) -> URL:
-        name = f"bertune_{os.getpid()}_{len(made)}"
+    @contextmanager
+    def make(template: str) -> Iterator[URL]:
+        name = f"bertune_{os.getpid()}_{next(numbers)}"
         create = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"
         _administer(postgresql_url, create)
-        made.append(name)
-        return postgresql_url.set(database=name)
-
-    yield make
-    if "BERTUNE_TEST_POSTGRES_URL" not in os.environ:
-        return  # the whole server goes away
-    for name in made:
+        yield postgresql_url.set(database=name)
         _administer(postgresql_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+    return make
 
 
 def _administer(url: URL, *statements: str) -> None:
@@ -74,11 +78,11 @@ def _administer(url: URL, *statements: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def migrated_postgresql(make_postgresql: Callable[[str], URL]) -> str:
+def migrated_postgresql(make_postgresql: MakeDatabase) -> Iterator[str]:
     """The name of a migrated database, to be copied."""
-    url = make_postgresql("template0")
-    _migrate(url)
-    return str(url.database)
+    with make_postgresql("template0") as url:
+        _migrate(url)
+        yield str(url.database)
 
 
 @pytest.fixture(scope="session")
@@ -106,10 +110,10 @@ def kind(request: pytest.FixtureRequest) -> str:
 def empty_database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database without any table."""
     if kind == "sqlite":
-        url = make_url(f"sqlite:///{tmp_path / 'bertune.db'}")
-    else:
-        url = request.getfixturevalue("make_postgresql")("template0")
-    yield from _opened(url)
+        yield from _opened(make_url(f"sqlite:///{tmp_path / 'bertune.db'}"))
+        return
+    with request.getfixturevalue("make_postgresql")("template0") as url:
+        yield from _opened(url)
 
 
 @pytest.fixture
@@ -118,11 +122,11 @@ def database(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Itera
     if kind == "sqlite":
         path = tmp_path / "bertune.db"
         shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
-        url = make_url(f"sqlite:///{path}")
-    else:
-        template = request.getfixturevalue("migrated_postgresql")
-        url = request.getfixturevalue("make_postgresql")(template)
-    yield from _opened(url)
+        yield from _opened(make_url(f"sqlite:///{path}"))
+        return
+    template = request.getfixturevalue("migrated_postgresql")
+    with request.getfixturevalue("make_postgresql")(template) as url:
+        yield from _opened(url)
 
 
 def _opened(url: URL) -> Iterator[Database]:
