@@ -22,7 +22,7 @@ def render_metrics(session: Session) -> str:
     trials = dict.fromkeys(get_args(TrialState), 0) | _count(session, Trial)
     lines = [
         *_gauge("bertune_studies", "Studies by state", studies),
-        *_gauge("bertune_trials", "Trials by state", trials),
+        *_gauge("bertune_trials", "Trials by state, evaluations included", trials),
         *_gauge("bertune_workers", "Workers heard of in the last 2 minutes", _workers(session)),
     ]
     return "\n".join(lines) + "\n"

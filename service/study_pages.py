@@ -59,8 +59,8 @@ class StudyPages:
         self._thread.submit(lambda: None).result()
 
     def close(self) -> None:
-        """Finish the page under way; the others are not written any more."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Write what was asked for so far, and no more."""
+        self._thread.shutdown(wait=True)
 
     def _refresh(self, plan: StudyPlan, trial_id: str) -> None:
         try:

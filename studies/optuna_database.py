@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL
 BUSY_TIMEOUT_S = 60.0
 _ADVISORY_LOCK = 7_351_604_928
 """Any constant of ours."""
+_IS_TRIAL_NOTE = r"key LIKE 'dashboard\:%\:note_%'"  # dashboard:<trial id>:note_ver, …_str:0
 _TABLES_OF_TRIALS = (
     "trial_params",
     "trial_values",
@@ -64,10 +65,12 @@ def one_server_at_a_time(url: URL) -> Iterator[None]:
         yield
         return
     engine = create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
-        yield
-    engine.dispose()
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+            yield
+    finally:
+        engine.dispose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,7 @@ def read_studies(connection: Connection) -> list[StudyRow]:
     named = text("SELECT study_id, direction FROM study_directions ORDER BY objective")
     for study_id, direction in connection.execute(named):
         directions[study_id].append(direction)
-    user_attrs = _attrs(connection, "study_user_attributes", "key IS NOT NULL")
+    user_attrs = _attrs(connection, "study_user_attributes", "TRUE")
     system_attrs = _attrs(connection, "study_system_attributes", f"NOT ({_IS_TRIAL_NOTE})")
     studies = connection.execute(text("SELECT study_id, study_name FROM studies ORDER BY study_id"))
     return [
@@ -102,17 +105,17 @@ def read_studies(connection: Connection) -> list[StudyRow]:
 
 def read_trial_notes(connection: Connection, study_id: int) -> dict[str, Any]:
     """The attributes that hold the notes of a study's trials."""
-    chosen = f"study_id = {int(study_id)} AND {_IS_TRIAL_NOTE}"
-    return _attrs(connection, "study_system_attributes", chosen)[study_id]
+    chosen = f"study_id = :study_id AND {_IS_TRIAL_NOTE}"
+    attrs = _attrs(connection, "study_system_attributes", chosen, {"study_id": study_id})
+    return attrs[study_id]
 
 
-_IS_TRIAL_NOTE = r"key LIKE 'dashboard\:%\:note_%'"  # dashboard:<trial id>:note_ver, …_str:0
-
-
-def _attrs(connection: Connection, table: str, condition: str) -> dict[int, dict[str, Any]]:
+def _attrs(
+    connection: Connection, table: str, condition: str, values: dict[str, int] | None = None
+) -> dict[int, dict[str, Any]]:
     found: dict[int, dict[str, Any]] = defaultdict(dict)
     rows = text(f"SELECT study_id, key, value_json FROM {table} WHERE {condition}")
-    for study_id, key, value in connection.execute(rows):
+    for study_id, key, value in connection.execute(rows, values or {}):
         found[study_id][key] = json.loads(value)
     return found
 

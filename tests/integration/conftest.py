@@ -7,7 +7,6 @@ Each test gets a database of its own, copied from one that was migrated once.
 import itertools
 import os
 import shutil
-import signal
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -47,8 +46,6 @@ def postgresql_url() -> Iterator[URL]:
         _administer(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
         yield url
     finally:
-        # At once: an orderly stop would first write out every test's database.
-        os.kill(server.get_pid() or 0, signal.SIGQUIT)
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -369,9 +369,9 @@ def test_hyperband_takes_the_epochs_of_the_study_and_brackets_from_the_seed(
         falling = [[1.0 - number / 100] * 9 for number in range(10)]
         return [sum(not p for p in run_reports(adapter, key, n, falling[n])) for n in range(10)]
 
-    once = first_prunes("one [1]", 3)
-    assert first_prunes("two [2]", 3) == once
-    assert first_prunes("three [3]", 4) != once
+    once = first_prunes("one [1]", 4)
+    assert first_prunes("two [2]", 4) == once
+    assert first_prunes("three [3]", 1) != once
     assert set(once) == {1, 3, 9}
 
 
@@ -678,6 +678,18 @@ def test_the_pages_show_curves_notes_and_the_figure(adapter: OptunaAdapter) -> N
         "pruner": "none",
         "seed": "3",
     }
+
+
+def test_each_trial_shows_its_own_note(adapter: OptunaAdapter) -> None:
+    keys = [created(adapter, key_of(f"s [{n}]")) for n in range(2)]
+    for key in keys:
+        for number in range(12):  # ids of one and of two digits
+            asked = adapter.ask(key, number, f"t{number}", {})
+            if number != 5:
+                adapter.set_trial_note(key, asked.optuna_trial_id, f"{key.optuna_name} {number}")
+    for key in keys:
+        notes = [trial["note"]["body"] for trial in page_of_study(adapter, key)["trials"]]
+        assert notes == [f"{key.optuna_name} {n}" if n != 5 else "" for n in range(12)]
 
 
 def test_a_note_rewritten_gets_a_higher_version(adapter: OptunaAdapter) -> None:
