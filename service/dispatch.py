@@ -11,16 +11,17 @@ from datetime import UTC, datetime
 
 from sqlalchemy import select
 
+from service.asking import Asker, GridExhaustedError
 from service.errors import LeaseLostError, NotFoundError
 from service.folders import Folders
 from service.lease_document import lease_document
 from service.result_check import check_reports, check_result
 from service.settings import Settings
-from service.store import endings, leases
+from service.store import claims, endings, leases
+from service.store.claims import Claimant, Held
 from service.store.completion import beats, best_trial, cancel_queued, complete_if_done
 from service.store.database import Database
 from service.store.endings import Ended
-from service.store.leases import Claimant, Held
 from service.store.moves import close_attempt, lock_study, move_trial
 from service.store.results import write_epochs
 from service.store.tables import Study, Trial
@@ -30,7 +31,7 @@ from service.study_pages import StudyPages
 from service.study_plans import StudyPlan, StudyPlans
 from service.telling import Teller
 from service.waking import Waker
-from studies.optuna_adapter import Asked, NotInOptunaError, OptunaAdapter
+from studies.optuna_adapter import OptunaAdapter
 from studies.wire.leases import (
     Action,
     EndAnswer,
@@ -51,10 +52,6 @@ LONGEST_LEASE = 10.0
 """Times the default lease."""
 
 
-class GridExhaustedError(LookupError):
-    """The grid has no point left for a trial's number."""
-
-
 class Dispatcher:
     """Thread-safe; one per server process."""
 
@@ -67,12 +64,13 @@ class Dispatcher:
         waker: Waker,
     ) -> None:
         self.database = database
-        self.optuna = optuna
+        self._optuna = optuna
         self.settings = settings
         self.plans = StudyPlans(database)
         self.locks = StudyLocks(database)
         self.teller = Teller(database, optuna)
         self.pages = StudyPages(database, optuna)
+        self._asker = Asker(database, optuna, self.locks, self.teller)
         self._folders = folders
         self._waker = waker
         self._clock = database.now_s()
@@ -118,13 +116,13 @@ class Dispatcher:
     def _repeated(self, who: Claimant) -> Held | None:
         """The lease that this very request got before; any other one of the slot is given up."""
         with self.database.reading() as session:
-            held = leases.held_by(session, who.worker, who.slot)
+            held = claims.held_by(session, who.worker, who.slot)
         same = None
         for lease in held:
             with self.database.transaction() as session:
                 if lease.request_id != who.request_id:
-                    leases.give_up(session, lease, max_lost=self.settings.max_lost)
-                elif leases.repeat_claim(session, self._clock, lease):
+                    claims.give_up(session, lease, max_lost=self.settings.max_lost)
+                elif claims.repeat_claim(session, self._clock, lease):
                     same = lease
         return same
 
@@ -136,11 +134,11 @@ class Dispatcher:
             with self.database.reading() as session:
                 if is_draining(session, who.worker):
                     return None
-                study_id = leases.next_study(session, self._clock, skip)
+                study_id = claims.next_study(session, self._clock, skip)
             if study_id is None:
                 return None
             with self.database.transaction() as session:
-                held = leases.claim(
+                held = claims.claim(
                     session, self._clock, study_id, who, max_lost=self.settings.max_lost
                 )
             if held is not None:
@@ -150,44 +148,11 @@ class Dispatcher:
     def _prepare(self, held: Held) -> Lease:
         """See that a claimed trial has parameters, and write the lease out."""
         plan = self.plans.of(held.study_id)
-        if not self._has_params(held.trial_id):
-            with self.locks.hold(plan.study_id):
-                self._ask(plan, held)
+        self._asker.ensure_params(plan, held)
         with self.database.reading() as session:
             return lease_document(
                 session, plan, held.trial_id, held.attempt, renew_s=self.settings.renew_s
             )
-
-    def _has_params(self, trial_id: str) -> bool:
-        with self.database.reading() as session:
-            return session.get_one(Trial, trial_id).params is not None
-
-    def _ask(self, plan: StudyPlan, held: Held) -> None:
-        """Ask Optuna, under the study's lock; once per trial, whatever becomes of the attempt."""
-        if self._has_params(held.trial_id):  # another attempt was here while we waited
-            return
-        # What ended before this ask must be known to it, or the parameters would depend on luck.
-        self.teller.tell_ended(plan)
-        with self.database.reading() as session:
-            number = session.get_one(Trial, held.trial_id).number or 0
-        asked = self._asked(plan, number, held.trial_id)
-        with self.database.transaction() as session:
-            stored = leases.store_params(
-                session, self._clock, held, asked.params, optuna_trial_id=asked.optuna_trial_id
-            )
-        if not stored:  # cancelled meanwhile
-            self.optuna.tell(plan.key, asked.optuna_trial_id, "failed", None)
-
-    def _asked(self, plan: StudyPlan, number: int, owner: str) -> Asked:
-        try:
-            fixed = plan.resolved.fixed_params(number)
-        except IndexError as error:
-            raise GridExhaustedError(f"the grid has no point for trial {number}") from error
-        try:
-            return self.optuna.ask(plan.key, number, owner, fixed)
-        except NotInOptunaError:
-            self.optuna.create_study(plan.key)
-            return self.optuna.ask(plan.key, number, owner, fixed)
 
     def _end_search(self, held: Held) -> None:
         """Cancel a claimed trial, and all queued ones, of a grid that has no point left."""
@@ -257,8 +222,8 @@ class Dispatcher:
             for report in sorted(reports, key=lambda report: report.epoch):
                 value = report.metrics.get(plan.key.metric)
                 if value is not None and math.isfinite(value):
-                    self.optuna.report(plan.key, trial.optuna_trial_id, report.epoch, value)
-            return self.optuna.should_prune(plan.key, trial.optuna_trial_id, trial.number or 0)
+                    self._optuna.report(plan.key, trial.optuna_trial_id, report.epoch, value)
+            return self._optuna.should_prune(plan.key, trial.optuna_trial_id, trial.number or 0)
         except Exception:
             logger.exception("Optuna did not take the reports of trial %s", trial.id)
             return False

@@ -123,7 +123,8 @@ def _database(settings: Settings) -> Finding:
         return Finding("fail", shown, reason, "Check BERTUNE_DATABASE_URL and that it runs.")
     if revision != head_revision():
         detail = f"schema {revision or 'missing'}, this version needs {head_revision()}"
-        return Finding("warn", shown, detail, "Run 'bertune db upgrade', or start the server.")
+        advice = "Run 'bertune db upgrade'; if it refuses, a newer Bertune made the database."
+        return Finding("warn", shown, detail, advice)
     return Finding("ok", shown, f"schema {revision}")
 
 

@@ -6,6 +6,7 @@ Kept out of `service.cli` because it imports libraries that `--help` has no use 
 
 import zipfile
 
+import alembic.util
 import pydantic
 import sqlalchemy.exc
 import yaml
@@ -14,6 +15,7 @@ from model.errors import InputError
 from service.errors import ServiceError
 from service.exit_codes import REFUSED, UNREACHABLE, USAGE
 from service.settings import Settings
+from service.startup_error import StartupError
 from studies.connection import ApiError, ClientError, UnreachableError
 
 KEY_HINT = "Set BERTUNE_KEY, or BERTUNE_HOME to the server's home folder, where its admin.key lies."
@@ -31,7 +33,7 @@ def explain(error: BaseException) -> tuple[int, str] | None:
             return REFUSED, f"{error} {KEY_HINT}"
         case ApiError():
             return REFUSED, f"{error} [{error.code}]"
-        case ClientError() | ServiceError():
+        case ClientError() | ServiceError() | StartupError():
             return REFUSED, str(error)
         case InputError():
             return USAGE, f"{_place(error.where)}{error.detail}"
@@ -39,6 +41,8 @@ def explain(error: BaseException) -> tuple[int, str] | None:
             return USAGE, _invalid(error)
         case sqlalchemy.exc.OperationalError():
             return UNREACHABLE, f"The database does not answer: {_first_line(error.orig)}"
+        case alembic.util.CommandError():
+            return REFUSED, f"{_first_line(error)}. A newer Bertune made this database; use that."
         case sqlalchemy.exc.ArgumentError():
             return USAGE, f"BERTUNE_DATABASE_URL: {_first_line(error)}"
         case ModuleNotFoundError(name=str(name)) if name in EXTRAS:

@@ -11,6 +11,7 @@ import uvicorn
 
 from service.app import create_app
 from service.settings import Settings
+from service.startup_error import StartupError
 
 BACKLOG = 2048
 GRACE_S = 3
@@ -19,10 +20,6 @@ GRACE_S = 3
 
 class PortTakenError(OSError):
     """Another program listens on the address already."""
-
-
-class StartupError(RuntimeError):
-    """The application failed while it started."""
 
 
 class HostedServer(uvicorn.Server):

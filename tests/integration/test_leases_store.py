@@ -8,10 +8,10 @@ from builders import make_study
 from sqlalchemy import select, update
 
 from service.errors import ConflictError, LeaseLostError, NotFoundError
-from service.store import leases
+from service.store import claims, leases
+from service.store.claims import Claimant, Held
 from service.store.completion import beats, cancel_study
 from service.store.database import Database
-from service.store.leases import Claimant, Held
 from service.store.moves import lock_study, move_trial
 from service.store.tables import Attempt, Event, Study, Trial, Worker
 from studies.states import IllegalMoveError
@@ -23,7 +23,7 @@ def claimant(worker: str = "worker", slot: int = 0, request_id: str = "r") -> Cl
 
 def claim(database: Database, study_id: str, who: Claimant) -> Held | None:
     with database.transaction() as session:
-        return leases.claim(session, database.now_s(), study_id, who, max_lost=10)
+        return claims.claim(session, database.now_s(), study_id, who, max_lost=10)
 
 
 def claimed(database: Database, study_id: str, who: Claimant) -> Held:
@@ -34,7 +34,7 @@ def claimed(database: Database, study_id: str, who: Claimant) -> Held:
 
 def next_study(database: Database, skip: Sequence[str] = ()) -> str | None:
     with database.reading() as session:
-        return leases.next_study(session, database.now_s(), set(skip))
+        return claims.next_study(session, database.now_s(), set(skip))
 
 
 def set_trials(database: Database, **values: object) -> None:

@@ -554,9 +554,8 @@ def test_many_threads_at_once_lose_nothing(adapter: OptunaAdapter, database: Dat
         assert all(len(t.intermediate_values) == 3 for t in trials)
 
 
+@pytest.mark.parametrize("kind", ["postgresql"])  # on SQLite there is one server, by design
 def test_servers_that_start_at_once_make_the_tables_once(empty_database: Database) -> None:
-    if empty_database.is_sqlite:
-        pytest.skip("one server process on SQLite, by design")
     made: list[OptunaAdapter] = []
     together([lambda: made.append(OptunaAdapter(empty_database.url))] * 4)
     for adapter in made:
@@ -564,9 +563,8 @@ def test_servers_that_start_at_once_make_the_tables_once(empty_database: Databas
         adapter.close()
 
 
+@pytest.mark.parametrize("kind", ["postgresql"])  # on SQLite there is one server, by design
 def test_two_servers_may_tell_the_same_trial(database: Database) -> None:
-    if database.is_sqlite:
-        pytest.skip("one server process on SQLite, by design")
     adapters = [OptunaAdapter(database.url) for _ in range(2)]
     key = created(adapters[0], key_of())
     asked = [adapters[0].ask(key, number, f"t{number}", {}).optuna_trial_id for number in range(5)]

@@ -2,9 +2,10 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,9 +15,10 @@ from queue_server import QueueServer, queue_server
 from sqlalchemy import func, select
 
 from service.errors import LeaseLostError
-from service.store import leases
+from service.reconciler import Report
 from service.store.completion import cancel_study
 from service.store.database import Database
+from service.store.leases import extend_all
 from service.store.tables import Attempt, ConfusionCell, Study, Trial
 from studies.wire.leases import EndAnswer, Lease, ReleaseRequest
 
@@ -45,11 +47,11 @@ def two_servers(
         yield first, stack.enter_context(queue_server(other, tmp_path))
 
 
-def at_once(calls: list[Callable[[], Answer]]) -> list[Answer | Exception]:
-    """Call all of them in threads that start together; errors are returned."""
+def at_once(calls: Sequence[Callable[[], object]]) -> list[object]:
+    """Call all of them in threads that start together; returns answers, and errors raised."""
     gate = threading.Barrier(len(calls))
 
-    def run(call: Callable[[], Answer]) -> Answer | Exception:
+    def run(call: Callable[[], object]) -> object:
         gate.wait(30)
         try:
             return call()
@@ -60,23 +62,28 @@ def at_once(calls: list[Callable[[], Answer]]) -> list[Answer | Exception]:
         return list(pool.map(run, calls))
 
 
+def of_type(answers: Sequence[object], kind: type[Answer]) -> list[Answer]:
+    return [answer for answer in answers if isinstance(answer, kind)]
+
+
 def test_sixteen_workers_claim_sixty_trials_and_none_twice(
     two_servers: tuple[QueueServer, QueueServer],
 ) -> None:
     studies = [make_study(two_servers[0].database, n_trials=30) for _ in range(2)]
 
     def drain(thread: int) -> list[Lease]:
-        server, claimed = two_servers[thread % 2], []
-        # Every claim is of a slot of its own, so no lease is given up.
-        while (lease := server.dispatcher.claim(claim_request(f"w{thread}", len(claimed)))) is not (
-            None
-        ):
+        """Claim until nothing is left; each claim is of a slot of its own, so none is given up."""
+        server = two_servers[thread % 2]
+        claimed: list[Lease] = []
+        while True:
+            lease = server.dispatcher.claim(claim_request(f"w{thread}", len(claimed)))
+            if lease is None:
+                return claimed
             claimed.append(lease)
-        return claimed
 
-    found = at_once([lambda thread=thread: drain(thread) for thread in range(THREADS)])  # type: ignore[misc]
-    claimed = [lease for answer in found if not isinstance(answer, Exception) for lease in answer]
-    assert not [answer for answer in found if isinstance(answer, Exception)]
+    answers = at_once([partial(drain, thread) for thread in range(THREADS)])
+    assert not of_type(answers, Exception)
+    claimed = [lease for leases in of_type(answers, list) for lease in leases]
     assert len(claimed) == len({lease.trial_id for lease in claimed}) == 60
     assert {lease.attempt for lease in claimed} == {1}
     for study_id in studies:
@@ -103,7 +110,7 @@ def test_max_parallel_is_never_exceeded(two_servers: tuple[QueueServer, QueueSer
             elif server.study(study_id).state == "completed":
                 return
 
-    answers = at_once([lambda thread=thread: work(thread) for thread in range(THREADS)])  # type: ignore[misc]
+    answers = at_once([partial(work, thread) for thread in range(THREADS)])
     assert answers == [None] * THREADS
     assert max(most_running) == 3
     assert [trial.state for trial in two_servers[0].trials(study_id)] == ["completed"] * 12
@@ -115,10 +122,10 @@ def test_the_same_request_from_many_threads_gets_one_lease(
     make_study(two_servers[0].database, n_trials=20)
     request = claim_request()
     answers = at_once(
-        [lambda n=n: two_servers[n % 2].dispatcher.claim(request) for n in range(THREADS)]  # type: ignore[misc]
+        [partial(two_servers[n % 2].dispatcher.claim, request) for n in range(THREADS)]
     )
-    got = [answer for answer in answers if isinstance(answer, Lease)]
-    assert not [answer for answer in answers if isinstance(answer, Exception)]
+    got = of_type(answers, Lease)
+    assert not of_type(answers, Exception)
     assert got
     assert {(lease.trial_id, lease.attempt) for lease in got} == {(got[0].trial_id, 1)}
     assert two_servers[0].counts(Attempt) == 1
@@ -132,15 +139,16 @@ def test_of_two_different_ends_of_one_attempt_one_counts(
     for slot in range(4):
         lease = first.claim(slot=slot)
         trial_id = lease.trial_id
-        ends: list[Callable[[], EndAnswer]] = [
-            lambda trial_id=trial_id: first.dispatcher.finish(trial_id, 1, result_request(0.4)),  # type: ignore[misc]
-            lambda trial_id=trial_id: second.dispatcher.finish(trial_id, 1, result_request(0.6)),  # type: ignore[misc]
-            lambda trial_id=trial_id: first.dispatcher.fail(trial_id, 1, crash_request()),  # type: ignore[misc]
-            lambda trial_id=trial_id: second.dispatcher.release(trial_id, 1, ReleaseRequest()),  # type: ignore[misc]
-        ]
-        answers = at_once(ends)
-        accepted = [answer for answer in answers if isinstance(answer, EndAnswer)]
-        refused = [answer for answer in answers if isinstance(answer, Exception)]
+        answers = at_once(
+            [
+                partial(first.dispatcher.finish, trial_id, 1, result_request(0.4)),
+                partial(second.dispatcher.finish, trial_id, 1, result_request(0.6)),
+                partial(first.dispatcher.fail, trial_id, 1, crash_request()),
+                partial(second.dispatcher.release, trial_id, 1, ReleaseRequest()),
+            ]
+        )
+        accepted = of_type(answers, EndAnswer)
+        refused = of_type(answers, Exception)
         assert len(accepted) == 1, answers
         assert {type(error) for error in refused} == {LeaseLostError}
         assert first.trial(trial_id).state == accepted[0].state
@@ -155,12 +163,8 @@ def test_the_same_result_from_many_threads_is_stored_once(
     first = two_servers[0]
     make_study(first.database, n_trials=1)
     trial_id = first.claim().trial_id
-    answers = at_once(
-        [
-            lambda n=n: two_servers[n % 2].dispatcher.finish(trial_id, 1, result_request(0.4))  # type: ignore[misc]
-            for n in range(8)
-        ]
-    )
+    finish = [server.dispatcher.finish for server in two_servers]
+    answers = at_once([partial(finish[n % 2], trial_id, 1, result_request(0.4)) for n in range(8)])
     assert answers == [EndAnswer(state="completed", attempt=1)] * 8
     assert first.counts(ConfusionCell) == 4
 
@@ -174,11 +178,11 @@ def test_the_last_two_results_at_once_complete_the_study(
         one, two = first.claim(slot=0), first.claim(slot=1)
         answers = at_once(
             [
-                lambda one=one: first.dispatcher.finish(one.trial_id, 1, result_request(0.4)),  # type: ignore[misc]
-                lambda two=two: second.dispatcher.finish(two.trial_id, 1, result_request(0.5)),  # type: ignore[misc]
+                partial(first.dispatcher.finish, one.trial_id, 1, result_request(0.4)),
+                partial(second.dispatcher.finish, two.trial_id, 1, result_request(0.5)),
             ]
         )
-        assert not [answer for answer in answers if isinstance(answer, Exception)]
+        assert not of_type(answers, Exception)
         assert first.study(study_id).state == "completed"
 
 
@@ -190,14 +194,14 @@ def test_eight_sweeps_of_one_lapsed_lease_lose_one_attempt(
     lease = first.claim()
     first.let_leases_lapse()
     reports = at_once([two_servers[n % 2].reconciler.step for n in range(8)])
-    assert not [report for report in reports if isinstance(report, Exception)]
-    assert sum(report.lapsed for report in reports if not isinstance(report, Exception)) == 1
+    assert sum(report.lapsed for report in of_type(reports, Report)) == 1
+    assert not of_type(reports, Exception)
     trial = first.trial(lease.trial_id)
     assert (trial.state, trial.attempt, trial.lost) == ("queued", 1, 1)
-    again = at_once(
-        [lambda n=n: two_servers[n % 2].dispatcher.claim(claim_request(f"w{n}")) for n in range(8)]  # type: ignore[misc]
-    )
-    taken = [answer for answer in again if isinstance(answer, Lease)]
+    claims = [
+        partial(two_servers[n % 2].dispatcher.claim, claim_request(f"w{n}")) for n in range(8)
+    ]
+    taken = of_type(at_once(claims), Lease)
     assert [(lease.trial_id, lease.attempt) for lease in taken] == [(trial.id, 2)]
 
 
@@ -211,14 +215,14 @@ def test_a_lapsed_lease_is_renewed_or_taken_but_never_both(
         first.let_leases_lapse()
         renewed, taken = at_once(
             [
-                lambda lease=lease: first.dispatcher.renew(lease.trial_id, 1, renew_request(0.5)),  # type: ignore[misc]
-                lambda: second.dispatcher.claim(claim_request("new")),  # type: ignore[list-item]
+                partial(first.dispatcher.renew, lease.trial_id, 1, renew_request(0.5)),
+                partial(second.dispatcher.claim, claim_request("new")),
             ]
         )
         trial = first.trial(lease.trial_id)
         assert trial.state == "running"
         if isinstance(taken, Lease):
-            assert isinstance(renewed, LeaseLostError) or trial.attempt == 2
+            assert isinstance(renewed, LeaseLostError)
             assert (trial.attempt, trial.worker_id) == (2, "new")
         else:
             assert taken is None
@@ -250,8 +254,7 @@ def test_cancelling_while_trials_are_claimed_and_ended_leaves_none_open(
         with second.database.transaction() as session:
             cancel_study(session, session.get_one(Study, study_id))
 
-    calls: list[Callable[[], None]] = [lambda n=n: work(n) for n in range(7)]  # type: ignore[misc]
-    answers = at_once([*calls, cancel])
+    answers = at_once([*(partial(work, thread) for thread in range(7)), cancel])
     assert answers == [None] * 8
     assert first.study(study_id).state == "cancelled"
     assert {trial.state for trial in first.trials(study_id)} <= {"completed", "cancelled"}
@@ -268,13 +271,15 @@ def test_every_fenced_call_is_refused_and_changes_nothing(server: QueueServer) -
     assert (new.trial_id, new.attempt) == (old.trial_id, 2)
     before = server.trial(old.trial_id)
     dispatcher, trial_id = server.dispatcher, old.trial_id
-    calls: list[Callable[[], object]] = [
-        lambda: dispatcher.renew(trial_id, 1, renew_request(0.5, final=0.5)),
-        lambda: dispatcher.finish(trial_id, 1, result_request()),
-        lambda: dispatcher.fail(trial_id, 1, crash_request()),
-        lambda: dispatcher.release(trial_id, 1, ReleaseRequest()),
-    ]
-    assert {type(answer) for answer in at_once(calls)} == {LeaseLostError}
+    answers = at_once(
+        [
+            partial(dispatcher.renew, trial_id, 1, renew_request(0.5, final=0.5)),
+            partial(dispatcher.finish, trial_id, 1, result_request()),
+            partial(dispatcher.fail, trial_id, 1, crash_request()),
+            partial(dispatcher.release, trial_id, 1, ReleaseRequest()),
+        ]
+    )
+    assert [type(answer) for answer in answers] == [LeaseLostError] * 4
     after = server.trial(old.trial_id)
     for column in Trial.__table__.columns.keys():  # noqa: SIM118
         assert getattr(after, column) == getattr(before, column), column
@@ -286,7 +291,7 @@ def test_a_server_that_starts_extends_every_lease(server: QueueServer) -> None:
     lease = server.claim()
     server.let_leases_lapse()
     with server.database.transaction() as session:
-        leases.extend_all(session, server.database.now_s(), 60)
+        extend_all(session, server.database.now_s(), 60)
     assert server.reconciler.step().lapsed == 0
     assert server.dispatcher.claim(claim_request("thief")) is None
     assert server.trial(lease.trial_id).attempt == 1

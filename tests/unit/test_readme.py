@@ -10,7 +10,9 @@ from studies.states import STUDY_MOVES, TRIAL_MOVES
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PACKAGES = ("model", "studies", "service")
-ERRORS_WITH_A_CODE_FIRST = {"InputError", "TrainingError"}
+CODE_ARGUMENT = {"fail_trial": 2, "_answer": 1, "ApiError": 1}
+"""Where a call names an error code; errors otherwise name it first."""
+CODE_KEYWORDS = {"code", "missing", "error"}
 
 
 def section(title: str) -> str:
@@ -38,32 +40,41 @@ def test_every_setting_has_a_row_with_its_default() -> None:
 
 
 def codes_in_source() -> set[str]:
-    """Every literal error code: first argument of an input error, ``code=`` and ``code = ``."""
-    codes: set[str] = set()
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                codes |= _codes(node)
-    return codes
-
-
-def _codes(node: ast.AST) -> set[str]:
-    found: list[ast.expr] = []
-    if isinstance(node, ast.Call):
-        name = node.func.id if isinstance(node.func, ast.Name) else ""
-        if name in ERRORS_WITH_A_CODE_FIRST:
-            found += node.args[:1]
-        found += [keyword.value for keyword in node.keywords if keyword.arg == "code"]
-    if isinstance(node, ast.Assign) and [ast.unparse(t) for t in node.targets] == ["code"]:
-        found.append(node.value)
+    """Every literal error code, wherever the code base writes one down."""
     return {
-        leaf.value
-        for expression in found
-        for leaf in ast.walk(expression)
-        if isinstance(leaf, ast.Constant)
-        and isinstance(leaf.value, str)
-        and re.fullmatch(r"[a-z][a-z0-9_]+", leaf.value)
+        code
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for expression in _code_expressions(node)
+        for code in _literals(expression)
     }
+
+
+def _code_expressions(node: ast.AST) -> list[ast.expr]:
+    if isinstance(node, ast.Call):
+        name = ast.unparse(node.func).rpartition(".")[2]
+        place = CODE_ARGUMENT.get(name, 0 if name.endswith("Error") else None)
+        found = [] if place is None else node.args[place : place + 1]
+        return found + [word.value for word in node.keywords if word.arg in CODE_KEYWORDS]
+    if isinstance(node, ast.Assign):
+        targets = [ast.unparse(target) for target in node.targets]
+        if any(target.endswith(("code", "_CODES")) for target in targets):
+            return [node.value]
+    return []
+
+
+def _literals(expression: ast.expr) -> set[str]:
+    """The texts that an expression may give; what a call inside it is handed is none of them."""
+    if isinstance(expression, ast.IfExp):
+        return _literals(expression.body) | _literals(expression.orelse)
+    if isinstance(expression, ast.Dict):
+        return set().union(*(_literals(value) for value in expression.values))
+    if isinstance(expression, ast.Constant) and isinstance(expression.value, str):
+        return (
+            {expression.value} if re.fullmatch(r"[a-z]+(_[a-z0-9]+)*", expression.value) else set()
+        )
+    return set()
 
 
 def test_every_error_code_has_a_row() -> None:

@@ -1,0 +1,66 @@
+"""Gives a claimed trial its parameters: asks Optuna once per trial, outside any transaction."""
+
+from service.store.claims import Held, store_params
+from service.store.database import Database
+from service.store.tables import Trial
+from service.study_lock import StudyLocks
+from service.study_plans import StudyPlan
+from service.telling import Teller
+from studies.optuna_adapter import Asked, NotInOptunaError, OptunaAdapter
+
+
+class GridExhaustedError(LookupError):
+    """The grid has no point left for a trial's number."""
+
+
+class Asker:
+    """Asks of one study follow one another, over all servers."""
+
+    def __init__(
+        self, database: Database, optuna: OptunaAdapter, locks: StudyLocks, teller: Teller
+    ) -> None:
+        self._database = database
+        self._optuna = optuna
+        self._locks = locks
+        self._teller = teller
+        self._clock = database.now_s()
+
+    def ensure_params(self, plan: StudyPlan, held: Held) -> None:
+        """Store parameters for a trial that has none yet; a retry keeps those of the first time.
+
+        Raises `GridExhaustedError`, and whatever Optuna raises.
+        """
+        if not self._has_params(held.trial_id):
+            with self._locks.hold(plan.study_id):
+                self._ask(plan, held)
+
+    def _has_params(self, trial_id: str) -> bool:
+        with self._database.reading() as session:
+            return session.get_one(Trial, trial_id).params is not None
+
+    def _ask(self, plan: StudyPlan, held: Held) -> None:
+        """Ask Optuna, under the study's lock; once per trial, whatever becomes of the attempt."""
+        if self._has_params(held.trial_id):  # another attempt was here while we waited
+            return
+        # What ended before this ask must be known to it, or the parameters would depend on luck.
+        self._teller.tell_ended(plan)
+        with self._database.reading() as session:
+            number = session.get_one(Trial, held.trial_id).number or 0
+        asked = self._asked(plan, number, held.trial_id)
+        with self._database.transaction() as session:
+            stored = store_params(
+                session, self._clock, held, asked.params, optuna_trial_id=asked.optuna_trial_id
+            )
+        if not stored:  # cancelled meanwhile
+            self._optuna.tell(plan.key, asked.optuna_trial_id, "failed", None)
+
+    def _asked(self, plan: StudyPlan, number: int, owner: str) -> Asked:
+        try:
+            fixed = plan.resolved.fixed_params(number)
+        except IndexError as error:
+            raise GridExhaustedError(f"the grid has no point for trial {number}") from error
+        try:
+            return self._optuna.ask(plan.key, number, owner, fixed)
+        except NotInOptunaError:
+            self._optuna.create_study(plan.key)
+            return self._optuna.ask(plan.key, number, owner, fixed)
