@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from model.config import Direction, Scalar, Task
 from studies.space import SearchSpace
+from studies.yaml_text import read_yaml
 
 
 class Document(BaseModel):
@@ -130,12 +131,15 @@ class StudySpec(Document):
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:
-        """Read a spec from YAML (or JSON, which is YAML); raises `pydantic.ValidationError`."""
-        return cls.model_validate(yaml.safe_load(text))
+        """Read a spec from YAML, of which JSON is a part.
+
+        Raises `InputError` for text that is no YAML, `pydantic.ValidationError` for a wrong field.
+        """
+        return cls.model_validate(read_yaml(text))
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
         return cls.from_yaml(path.read_text(encoding="utf-8"))
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_unset=True), sort_keys=False)
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

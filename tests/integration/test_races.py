@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -13,10 +13,11 @@ import pytest
 from builders import claim_request, crash_request, make_study, renew_request, result_request
 from queue_server import QueueServer, queue_server
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from service.errors import LeaseLostError
 from service.reconciler import Report
-from service.store.completion import cancel_study
+from service.store.completion import cancel_study, complete_if_done
 from service.store.database import Database
 from service.store.leases import extend_all
 from service.store.tables import Attempt, ConfusionCell, Study, Trial
@@ -170,20 +171,29 @@ def test_the_same_result_from_many_threads_is_stored_once(
 
 
 def test_the_last_two_results_at_once_complete_the_study(
-    two_servers: tuple[QueueServer, QueueServer],
+    two_servers: tuple[QueueServer, QueueServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = two_servers
-    for _ in range(5):
-        study_id = make_study(first.database, n_trials=2)
-        one, two = first.claim(slot=0), first.claim(slot=1)
-        answers = at_once(
-            [
-                partial(first.dispatcher.finish, one.trial_id, 1, result_request(0.4)),
-                partial(second.dispatcher.finish, two.trial_id, 1, result_request(0.5)),
-            ]
-        )
-        assert not of_type(answers, Exception)
-        assert first.study(study_id).state == "completed"
+    study_id = make_study(first.database, n_trials=2)
+    one, two = first.claim("one"), first.claim("two")
+    meeting = threading.Barrier(2)
+
+    def look_together(session: Session, study: Study) -> bool:
+        # If the study's lock let both in here, each would take the other's trial for running.
+        changed = complete_if_done(session, study)
+        with suppress(threading.BrokenBarrierError):
+            meeting.wait(1)
+        return changed
+
+    monkeypatch.setattr("service.store.endings.complete_if_done", look_together)
+    answers = at_once(
+        [
+            partial(first.dispatcher.finish, one.trial_id, 1, result_request(0.4)),
+            partial(second.dispatcher.finish, two.trial_id, 1, result_request(0.5)),
+        ]
+    )
+    assert not of_type(answers, Exception)
+    assert first.study(study_id).state == "completed"
 
 
 def test_eight_sweeps_of_one_lapsed_lease_lose_one_attempt(
@@ -295,3 +305,24 @@ def test_a_server_that_starts_extends_every_lease(server: QueueServer) -> None:
     assert server.reconciler.step().lapsed == 0
     assert server.dispatcher.claim(claim_request("thief")) is None
     assert server.trial(lease.trial_id).attempt == 1
+
+
+def test_the_lock_of_a_study_keeps_other_servers_out_and_is_freed_by_an_error(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    inside: list[int] = []
+    seen: list[int] = []
+
+    def enter(thread: int) -> None:
+        for _ in range(10):
+            try:
+                with two_servers[thread % 2].dispatcher.locks.hold("a study"):
+                    inside.append(thread)
+                    seen.append(len(inside))
+                    inside.remove(thread)
+                    raise RuntimeError("the ask failed")
+            except RuntimeError:
+                pass
+
+    assert at_once([partial(enter, thread) for thread in range(8)]) == [None] * 8
+    assert seen == [1] * 80

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from studies.space import FloatRange
-from studies.spec import Grid, StudySpec
+from studies.spec import Grid, Hyperband, StudySpec
 
 FULL = """
 name: tickets
@@ -34,6 +34,16 @@ def test_the_full_example_round_trips_through_yaml_and_json() -> None:
     assert StudySpec.model_validate_json(spec.model_dump_json()) == spec
     assert spec.search_space is not None
     assert spec.search_space["learning_rate"] == FloatRange(low=1e-4, high=3e-3, log=True)
+
+
+def test_samplers_and_pruners_left_at_their_defaults_round_trip() -> None:
+    spec = StudySpec(name="a", dataset="b", sampler=Grid(), pruner=Hyperband())
+    assert StudySpec.from_yaml(spec.to_yaml()) == spec
+
+
+def test_numbers_may_be_written_as_people_write_them() -> None:
+    spec = StudySpec.from_yaml("{name: a, dataset: b, enqueue: [{learning_rate: 5e-5}]}")
+    assert spec.enqueue == ({"learning_rate": 5e-5},)
 
 
 def test_a_name_and_a_dataset_are_enough() -> None:
