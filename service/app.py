@@ -11,14 +11,14 @@ from fastapi.routing import APIRoute
 from service.admin_key import ensure_admin_key
 from service.auth import install_auth
 from service.context import ServerContext
-from service.dashboard import mount_dashboard
-from service.dispatch import Dispatcher
-from service.error_answers import install_error_answers
 from service.folders import Folders
-from service.models import ModelCatalogue
-from service.reconciler import Reconciler
+from service.intake.models import ModelCatalogue
+from service.pages.dashboard import mount_dashboard
+from service.queue.dispatch import Dispatcher
+from service.queue.reconciler import Reconciler
 from service.routes import datasets, health, leases, login, models, studies, trials, workers
 from service.routes.documented import errors
+from service.routes.error_answers import install_error_answers
 from service.settings import Settings
 from service.store.database import Database
 from service.store.leases import extend_all

@@ -61,11 +61,11 @@ app.add_typer(upkeep.db, name="db")
 
 
 def main() -> None:
-    """Run the command line; ends the process with an exit code of `service.exit_codes`."""
+    """Run the command line; ends the process with an exit code of `service.terminal.exit_codes`."""
     try:
         app()
     except Exception as error:
-        from service.failures import explain
+        from service.terminal.failures import explain
 
         explained = explain(error)
         if explained is None:

@@ -5,9 +5,9 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from service.dispatch import Dispatcher
 from service.folders import Folders
-from service.models import ModelCatalogue
+from service.intake.models import ModelCatalogue
+from service.queue.dispatch import Dispatcher
 from service.settings import Settings
 from service.store.database import Database
 from service.waking import Waker

@@ -24,7 +24,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Upload training rows (CSV, TSV, JSONL or Parquet), and other splits if there are files."""
-    from service.terminal import dataset_view, make_console
+    from service.terminal.views import dataset_view, make_console
     from studies.client import Client
 
     options = _options(option or [])
@@ -43,7 +43,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show rows, labels, and what looks odd."""
-    from service.terminal import dataset_view, make_console
+    from service.terminal.views import dataset_view, make_console
     from studies.client import Client
 
     with Client(server) as client:
@@ -57,7 +57,7 @@ def show(
 @app.command("list")
 def list_datasets(server: Server = None, as_json: AsJson = False) -> None:
     """List data sets."""
-    from service.terminal import datasets_table, make_console
+    from service.terminal.views import datasets_table, make_console
     from studies.client import Client
 
     with Client(server) as client:

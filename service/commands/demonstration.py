@@ -18,6 +18,6 @@ def demo(
     ] = None,
 ) -> None:
     """Train a real study on the example data, from nothing, and show what came of it."""
-    from service.demo import run_demo
+    from service.local.demo import run_demo
 
     raise typer.Exit(run_demo(home, trials=trials, epochs=epochs))

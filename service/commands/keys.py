@@ -45,7 +45,7 @@ def list_all(home: Home = None, as_json: AsJson = False) -> None:
     import json
 
     from service.store.keys import list_keys
-    from service.terminal import keys_table, make_console
+    from service.terminal.views import keys_table, make_console
 
     with _database(home) as database, database.reading() as session:
         keys = list_keys(session)

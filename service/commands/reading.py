@@ -21,7 +21,7 @@ def studies(
     as_json: AsJson = False,
 ) -> None:
     """List studies, newest first."""
-    from service.terminal import make_console, studies_table
+    from service.terminal.views import make_console, studies_table
     from studies.client import Client
 
     with Client(server) as client:
@@ -41,7 +41,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a study, or with NUMBER one of its trials with its epochs and classes."""
-    from service.terminal import make_console, study_view, trial_view
+    from service.terminal.views import make_console, study_view, trial_view
     from studies.client import Client
 
     with Client(server) as client:
@@ -55,7 +55,7 @@ def show(
 
 def trials(study: StudyRef, server: Server = None, as_json: AsJson = False) -> None:
     """List a study's trials; a star marks the best."""
-    from service.terminal import make_console, trials_table
+    from service.terminal.views import make_console, trials_table
     from studies.client import Client
 
     with Client(server) as client:
@@ -80,8 +80,8 @@ def confusion(
     as_json: AsJson = False,
 ) -> None:
     """Draw a trial's confusion matrix: rows are true labels, columns predictions."""
-    from service.confusion_drawing import confusion_view
-    from service.terminal import make_console
+    from service.terminal.confusion_drawing import confusion_view
+    from service.terminal.views import make_console
     from studies.client import Client
 
     with Client(server) as client:
@@ -106,7 +106,7 @@ def best(
     as_json: AsJson = False,
 ) -> None:
     """Show a study's best configuration, and save its model."""
-    from service.terminal import make_console, study_view
+    from service.terminal.views import make_console, study_view
     from studies.client import Client
 
     with Client(server) as client:
@@ -124,7 +124,7 @@ def best(
 
 def workers(server: Server = None, as_json: AsJson = False) -> None:
     """List the workers that the server knows."""
-    from service.terminal import make_console, workers_table
+    from service.terminal.views import make_console, workers_table
     from studies.client import Client
 
     with Client(server) as client:

@@ -33,8 +33,8 @@ def up(
     log_level: LogLevel = "info",
 ) -> None:
     """Run the server and local workers, and print a link to the dashboard."""
-    from service.local_service import run_service
-    from service.logs import set_up_logging
+    from service.local.logs import set_up_logging
+    from service.local.service import run_service
 
     if workers:
         _require_torch()
@@ -51,8 +51,8 @@ def serve(
     access_log: AccessLog = False,
 ) -> None:
     """Run the server alone. Every request needs a key, whatever address it binds."""
-    from service.hosting import HostedServer, address
-    from service.logs import set_up_logging
+    from service.local.hosting import HostedServer, address
+    from service.local.logs import set_up_logging
 
     settings, listener = _prepare(home, host, port)
     set_up_logging(log_level)
@@ -79,7 +79,7 @@ def worker(
     parent: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Train trials of a server until stopped. SIGTERM or Ctrl-C gives held trials back."""
-    from service.logs import set_up_logging
+    from service.local.logs import set_up_logging
     from service.worker.agent import run_worker
     from service.worker.lifetime import die_with_parent
     from studies.connection import find_key
@@ -109,8 +109,8 @@ def _prepare(
     home: Path | None, host: str | None, port: int | None
 ) -> "tuple[Settings, socket.socket]":
     """Settings and the bound port; a database that does not answer is heard of here."""
-    from service.doctor import check_database
-    from service.hosting import bind
+    from service.local.doctor import check_database
+    from service.local.hosting import bind
 
     settings = settings_with(home=home, host=host, port=port)
     check_database(settings)
@@ -131,7 +131,7 @@ def _require_torch() -> None:
 
 def _required(key: str | None) -> str:
     from model.errors import InputError
-    from service.failures import KEY_HINT
+    from service.terminal.failures import KEY_HINT
 
     if key is None:
         raise InputError("no_key", f"A worker needs a key. {KEY_HINT}")

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.commands.options import AsJson, Server, StudyRef, print_json
-from service.exit_codes import INTERRUPTED, REFUSED
+from service.terminal.exit_codes import INTERRUPTED, REFUSED
 
 if TYPE_CHECKING:
-    from service.spec_file import SpecFile
+    from service.commands.spec_file import SpecFile
     from studies.client import Client
     from studies.spec import StudySpec
     from studies.wire.studies import StudyAnswer
@@ -76,7 +76,7 @@ def validate(
 
     Data files that the spec names are uploaded.
     """
-    from service.terminal import make_console, validation_view
+    from service.terminal.views import make_console, validation_view
     from studies.client import Client
 
     document = _read(spec, preset, data, None)
@@ -101,7 +101,7 @@ def cancel(study: StudyRef, server: Server = None, as_json: AsJson = False) -> N
 
 
 def _read(spec: Path | None, preset: str | None, data: str | None, name: str | None) -> "SpecFile":
-    from service.spec_file import open_document, read_document
+    from service.commands.spec_file import open_document, read_document
     from studies.preset import load_preset
 
     if (spec is None) == (preset is None):
@@ -121,8 +121,8 @@ def _uploaded(document: "SpecFile", client: "Client") -> "StudySpec":
 
 
 def _watch(client: "Client", study: "StudyAnswer", *, quiet: bool) -> "StudyAnswer":
-    from service.terminal import make_console, study_view
-    from service.watching import watch
+    from service.terminal.views import make_console, study_view
+    from service.terminal.watching import watch
 
     console = make_console(stderr=quiet)
     try:

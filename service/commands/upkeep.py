@@ -3,7 +3,7 @@
 import typer
 
 from service.commands.options import AsJson, Home, settings_with
-from service.exit_codes import REFUSED
+from service.terminal.exit_codes import REFUSED
 
 db = typer.Typer(no_args_is_help=True, help="Look after the database.")
 
@@ -34,8 +34,8 @@ def doctor(home: Home = None, as_json: AsJson = False) -> None:
 
     from rich.text import Text
 
-    from service.doctor import examine
-    from service.terminal import make_console, plain
+    from service.local.doctor import examine
+    from service.terminal.views import make_console, plain
 
     console = make_console()
     styles = {"ok": "green", "warn": "yellow", "fail": "red"}

@@ -7,13 +7,13 @@ from fastapi import APIRouter, Path
 from fastapi.responses import FileResponse
 
 from service.context import Context
-from service.cursors import Cursor, Limit, cut_page, decode_cursor
 from service.errors import NotFoundError
-from service.ingest import ingest
+from service.intake.ingest import ingest
+from service.intake.upload import ReceivedUpload
+from service.routes.cursors import Cursor, Limit, cut_page, decode_cursor
 from service.routes.documented import errors
 from service.store.datasets import get_dataset, get_file, list_datasets, split_files
 from service.store.tables import Dataset, DatasetFile
-from service.upload import ReceivedUpload
 from studies.wire.base import Page
 from studies.wire.datasets import DatasetAnswer, StoredFile
 

@@ -7,8 +7,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse, Response
 
 from service.context import Context
-from service.prometheus import render_metrics
 from service.routes.documented import errors
+from service.routes.prometheus import render_metrics
 from studies.wire.base import ErrorAnswer
 
 router = APIRouter(tags=["health"])

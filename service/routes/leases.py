@@ -6,8 +6,8 @@ from typing import Annotated
 from anyio import to_thread
 from fastapi import APIRouter, Path, Request, Response
 
-from service.artifact_upload import receive_artifact
 from service.context import Context
+from service.queue.artifact_upload import receive_artifact
 from service.routes.documented import errors
 from studies.wire.leases import (
     EndAnswer,

@@ -5,14 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Path, Query
 
 from service.context import Context
-from service.cursors import Cursor, Limit, cut_page, decode_cursor
 from service.errors import ServiceError
+from service.intake.submission import submit
+from service.intake.validation import validate
+from service.routes.cursors import Cursor, Limit, cut_page, decode_cursor
 from service.routes.documented import errors
+from service.routes.study_answers import answer_studies
 from service.store.completion import cancel_study
 from service.store.studies import get_study, list_studies
-from service.study_answers import answer_studies
-from service.submission import submit
-from service.validation import validate
 from studies.spec import StudySpec
 from studies.states import StudyState
 from studies.wire.base import Page

@@ -8,10 +8,10 @@ from fastapi.responses import FileResponse
 from starlette.responses import Response
 
 from model.config import Split
-from service.confusion import Format, choose_format, confusion_answer, render
 from service.context import Context, ServerContext
-from service.cursors import Cursor, Limit, cut_page, decode_cursor
 from service.errors import NotFoundError
+from service.routes.confusion_forms import Format, choose_format, confusion_answer, render
+from service.routes.cursors import Cursor, Limit, cut_page, decode_cursor
 from service.routes.documented import errors
 from service.routes.studies import StudyId
 from service.store.studies import best_trials, get_study, results_of

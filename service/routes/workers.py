@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path
 
 from service.context import Context
-from service.cursors import Cursor, Limit, cut_page, decode_cursor
+from service.routes.cursors import Cursor, Limit, cut_page, decode_cursor
 from service.routes.documented import errors
 from service.store.tables import Worker
 from service.store.workers import drain_worker, held_trials, list_workers

@@ -12,7 +12,6 @@ from pydantic import Field
 from model.config import Scalar
 from studies.wire.base import Answer, Request, Utc
 
-
 PRINTABLE = r"^[^\x00-\x1f]+$"
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Share = Annotated[float, Field(ge=0, le=1)]

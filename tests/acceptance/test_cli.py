@@ -19,7 +19,7 @@ import pytest
 from studies import Client
 
 WAIT_S = 100
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 SPEC = """
 name: tickets
 dataset: {train: data/tickets.csv, test: data/test.csv, name: help desk}
@@ -95,7 +95,7 @@ def until(what: Callable[[], Any], log: Callable[[], str] = str) -> Any:
 def fake_worker(environment: Environment, tmp_path: Path) -> Iterator[None]:
     """A worker whose trainer learns nothing but says that it did."""
     command = [sys.executable, "-m", "service.cli", "worker", "--trainer", "fake_trainer"]
-    own = {"PYTHONPATH": str(TESTS), "BERTUNE_HOME": str(tmp_path / "worker-home")}
+    own = {"PYTHONPATH": str(SUPPORT), "BERTUNE_HOME": str(tmp_path / "worker-home")}
     with (tmp_path / "worker.log").open("wb") as log:
         process = subprocess.Popen(command, env={**environment, **own}, stderr=log)
     yield

@@ -18,7 +18,7 @@ from model.vocabulary import save_tokenizer, train_wordpiece
 from studies import Client, StudySpec
 
 WAIT_S = 100
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 class Worker:
@@ -30,7 +30,7 @@ class Worker:
         command += ["--cache", str(folder / "cache"), "--threads", "2", "--device", "cpu"]
         if trainer is not None:
             command += ["--trainer", trainer]
-        own = {"BERTUNE_SERVER": url, "BERTUNE_KEY": key, "PYTHONPATH": str(TESTS)}
+        own = {"BERTUNE_SERVER": url, "BERTUNE_KEY": key, "PYTHONPATH": str(SUPPORT)}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(command, env={**os.environ, **own}, stderr=log)
 

@@ -31,7 +31,7 @@ from starlette.routing import Route
 
 from model.data import SCHEMA
 
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 WAIT_S = 60
 LABELS = ["a", "b"]
 
@@ -249,7 +249,7 @@ def start(server: LeaseServer, tmp_path: Path) -> Iterator[StartWorker]:
         }
         process = subprocess.Popen(
             [sys.executable, "-c", LAUNCH, json.dumps(options)],
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
+            env={**os.environ, "PYTHONPATH": str(SUPPORT)},
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -6,7 +6,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from service.dashboard import mount_dashboard
+from service.pages.dashboard import mount_dashboard
 from service.store.database import Database
 from studies.optuna_adapter import OptunaAdapter, StudyKey
 from studies.space import Choices

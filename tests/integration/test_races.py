@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.errors import LeaseLostError
-from service.reconciler import Report
+from service.queue.reconciler import Report
 from service.store.completion import cancel_study, complete_if_done
 from service.store.database import Database
 from service.store.leases import extend_all

@@ -13,7 +13,7 @@ from queue_server import QueueServer, queue_server
 from sqlalchemy import update
 
 from service.errors import LeaseLostError
-from service.reconciler import Report
+from service.queue.reconciler import Report
 from service.store.completion import cancel_study
 from service.store.database import Database, OpenTransactionError
 from service.store.tables import Study, Trial
@@ -109,7 +109,7 @@ def test_dying_between_store_and_answer_costs_the_repeated_claim_nothing(
         def die(*args: object, **kwargs: object) -> None:
             raise ServerDied
 
-        patch.setattr("service.dispatch.lease_document", die)
+        patch.setattr("service.queue.dispatch.lease_document", die)
         with pytest.raises(ServerDied):
             server.dispatcher.claim(request)
     stored = server.trials(study_id)[0].params

@@ -2,7 +2,7 @@
 
 import json
 
-from service.confusion_figure import confusion_figure
+from service.pages.confusion_figure import confusion_figure
 
 
 def test_colours_are_shares_of_rows_and_texts_are_counts() -> None:

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from service.confusion_svg import confusion_svg
+from service.pages.confusion_svg import confusion_svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 

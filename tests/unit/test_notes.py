@@ -1,6 +1,6 @@
 """Markdown notes: whole tables, and no markup from labels."""
 
-from service.notes import (
+from service.pages.notes import (
     class_scores,
     confusion_table,
     escaped,

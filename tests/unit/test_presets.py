@@ -3,7 +3,7 @@
 import pytest
 
 from model.errors import InputError
-from service.demo import demo_spec
+from service.local.demo import demo_spec
 from studies.preset import load_preset, preset_names
 from studies.resolution import resolve
 from studies.space import Choices, FloatRange, IntRange

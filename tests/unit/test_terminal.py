@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from service.confusion_drawing import confusion_view, fold
-from service.terminal import duration_text, params_text, plain, trials_table
-from service.watching import change_lines
+from service.terminal.confusion_drawing import confusion_view, fold
+from service.terminal.views import duration_text, params_text, plain, trials_table
+from service.terminal.watching import change_lines
 from studies.wire.studies import StudyAnswer
 from studies.wire.trials import ConfusionAnswer, TrialRow
 

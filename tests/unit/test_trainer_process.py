@@ -19,7 +19,7 @@ from service.worker.trainer_process import (
     trainer_env,
 )
 
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 WAIT_S = 60
 
 
@@ -28,7 +28,7 @@ def command(module: str = "fake_trainer", device: str = "cpu") -> list[str]:
 
 
 def env() -> dict[str, str]:
-    return trainer_env({**os.environ, "PYTHONPATH": str(TESTS)}, threads=1)
+    return trainer_env({**os.environ, "PYTHONPATH": str(SUPPORT)}, threads=1)
 
 
 @contextmanager

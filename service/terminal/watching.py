@@ -8,7 +8,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from service.terminal import duration_text, params_text, plain, trials_table
+from service.terminal.views import duration_text, params_text, plain, trials_table
 from studies.client import Client
 from studies.states import TRIAL_ENDED
 from studies.wire.studies import StudyAnswer

@@ -7,9 +7,9 @@ from urllib.parse import quote
 from sqlalchemy.orm import Session
 
 from service.errors import LeaseLostError
+from service.queue.study_plans import FileFacts, StudyPlan
 from service.store.completion import MODEL_ARTIFACT
 from service.store.tables import Artifact, Attempt, Trial
-from service.study_plans import FileFacts, StudyPlan
 from studies.wire.leases import Lease, LeaseDataset, LeaseModel, RemoteFile
 
 

@@ -7,8 +7,8 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.confusion_svg import confusion_svg
 from service.errors import ServiceError
+from service.pages.confusion_svg import confusion_svg
 from service.store.trials import StoredMatrix
 from studies.wire.trials import ConfusionAnswer
 

@@ -11,11 +11,15 @@ from datetime import UTC, datetime
 
 from sqlalchemy import select
 
-from service.asking import Asker, GridExhaustedError
 from service.errors import LeaseLostError, NotFoundError
 from service.folders import Folders
-from service.lease_document import lease_document
-from service.result_check import check_reports, check_result
+from service.pages.study_pages import StudyPages
+from service.queue.asking import Asker, GridExhaustedError
+from service.queue.lease_document import lease_document
+from service.queue.result_check import check_reports, check_result
+from service.queue.study_lock import StudyLocks
+from service.queue.study_plans import StudyPlan, StudyPlans
+from service.queue.telling import Teller
 from service.settings import Settings
 from service.store import claims, endings, leases
 from service.store.claims import Claimant, Held
@@ -26,10 +30,6 @@ from service.store.moves import close_attempt, lock_study, move_trial
 from service.store.results import write_epochs
 from service.store.tables import Study, Trial
 from service.store.workers import is_draining, meet_worker, touch_holder
-from service.study_lock import StudyLocks
-from service.study_pages import StudyPages
-from service.study_plans import StudyPlan, StudyPlans
-from service.telling import Teller
 from service.waking import Waker
 from studies.optuna_adapter import OptunaAdapter
 from studies.wire.leases import (

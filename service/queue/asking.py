@@ -1,11 +1,11 @@
 """Gives a claimed trial its parameters: asks Optuna once per trial, outside any transaction."""
 
+from service.queue.study_lock import StudyLocks
+from service.queue.study_plans import StudyPlan
+from service.queue.telling import Teller
 from service.store.claims import Held, store_params
 from service.store.database import Database
 from service.store.tables import Trial
-from service.study_lock import StudyLocks
-from service.study_plans import StudyPlan
-from service.telling import Teller
 from studies.optuna_adapter import Asked, NotInOptunaError, OptunaAdapter
 
 

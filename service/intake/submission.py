@@ -12,8 +12,8 @@ from model.config import Task
 from model.errors import InputError
 from service.context import ServerContext
 from service.errors import ConflictError
-from service.held_out import SplitFile, needs_indices, write_indices
-from service.models import CatalogueEntry
+from service.intake.held_out import SplitFile, needs_indices, write_indices
+from service.intake.models import CatalogueEntry
 from service.store.database import Database
 from service.store.datasets import add_file
 from service.store.studies import NewStudy, find_by_key, insert_study

@@ -15,9 +15,9 @@ from model.data import fingerprint, normalise
 from model.dataset_summary import DataSummary
 from model.errors import InputError
 from service.folders import Folders
+from service.intake.upload import Upload
 from service.store.database import Database
 from service.store.datasets import add_dataset
-from service.upload import Upload
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import select, update
 
+from service.queue.study_plans import StudyPlan
 from service.store.database import Database
 from service.store.tables import Trial
-from service.study_plans import StudyPlan
 from studies.optuna_adapter import NotInOptunaError, OptunaAdapter, Outcome
 from studies.states import TRIAL_ENDED
 

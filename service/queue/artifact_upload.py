@@ -10,11 +10,11 @@ from starlette.requests import ClientDisconnect
 
 from service.context import ServerContext
 from service.errors import LeaseLostError, TooLargeError
+from service.intake.upload import BrokenUploadError
 from service.store.artifacts import put_artifact
 from service.store.identifiers import new_id
 from service.store.leases import lock_renewable
 from service.store.workers import touch_holder
-from service.upload import BrokenUploadError
 from studies.wire.leases import UploadAnswer
 
 BLOCK_BYTES = 1 << 20

@@ -15,11 +15,11 @@ from pathlib import Path
 from sqlalchemy import select
 
 from service.context import ServerContext
+from service.queue.study_plans import StudyPlan
+from service.queue.telling import studies_untold
 from service.store.leases import sweep_study
 from service.store.moves import lock_study
 from service.store.tables import Study, Trial
-from service.study_plans import StudyPlan
-from service.telling import studies_untold
 from studies.states import STUDY_ENDED
 
 logger = logging.getLogger(__name__)

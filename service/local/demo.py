@@ -10,14 +10,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from service.confusion_drawing import confusion_view
-from service.exit_codes import INTERRUPTED, OK, REFUSED
-from service.hosting import bind
-from service.local_service import LocalService
-from service.logs import set_up_logging
+from service.local.hosting import bind
+from service.local.logs import set_up_logging
+from service.local.service import LocalService
 from service.settings import Settings
-from service.terminal import make_console, params_text, plain, study_view
-from service.watching import watch
+from service.terminal.confusion_drawing import confusion_view
+from service.terminal.exit_codes import INTERRUPTED, OK, REFUSED
+from service.terminal.views import make_console, params_text, plain, study_view
+from service.terminal.watching import watch
 from service.worker.cores import usable_cores
 from studies.client import Client, WaitTimeoutError
 from studies.preset import load_preset

@@ -18,8 +18,8 @@ from model.splits import Positions
 from model.tokens import TokenTable, load_tokenizer, tokenize
 from model.vocabulary import save_tokenizer, train_wordpiece
 from service.folders import Folders
-from service.held_out import divide, needs_indices
-from service.models import CatalogueEntry
+from service.intake.held_out import divide, needs_indices
+from service.intake.models import CatalogueEntry
 from service.store.identifiers import new_id
 from service.store.tables import Dataset
 

@@ -7,8 +7,8 @@ import numpy as np
 from model.config import Scalar
 from model.tokens import TokenTable, lengths_summary, truncated_share, unknown_share
 from service.context import ServerContext
-from service.submission import CheckedStudy, check
-from service.token_sample import sample_tokens
+from service.intake.submission import CheckedStudy, check
+from service.intake.token_sample import sample_tokens
 from studies.resolution import ResolvedStudy
 from studies.space import grid_values, highest
 from studies.spec import Grid, NoPruner, StudySpec, Tpe
@@ -23,7 +23,8 @@ _FEW_ROWS = 10
 def validate(context: ServerContext, spec: StudySpec) -> ValidationAnswer:
     """Check ``spec`` as a submission would, and measure its texts in word pieces.
 
-    Raises what `service.submission.check` raises. Nothing is stored but a vocabulary in the cache.
+    Raises what `service.intake.submission.check` raises. Nothing is stored but a vocabulary in
+    the cache.
     """
     checked = check(context, spec)
     table = sample_tokens(context.folders, checked.dataset, checked.model, spec.seed)

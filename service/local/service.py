@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rich.text import Text
 
-from service.hosting import HostedServer, address
-from service.local_processes import WorkerProcesses, worker_command, worker_environment
+from service.local.hosting import HostedServer, address
+from service.local.processes import WorkerProcesses, worker_command, worker_environment
+from service.local.startup_error import StartupError
 from service.settings import Settings
-from service.startup_error import StartupError
-from service.terminal import make_console
+from service.terminal.views import make_console
 from studies.client import Client
 
 LOOK_S = 0.05

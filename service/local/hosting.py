@@ -10,8 +10,8 @@ from types import FrameType
 import uvicorn
 
 from service.app import create_app
+from service.local.startup_error import StartupError
 from service.settings import Settings
-from service.startup_error import StartupError
 
 BACKLOG = 2048
 GRACE_S = 3

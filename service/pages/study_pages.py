@@ -12,13 +12,13 @@ from typing import cast
 from sqlalchemy.orm import Session
 
 from model.config import Scalar
-from service.confusion_figure import confusion_figure
-from service.notes import study_note, trial_note
+from service.pages.confusion_figure import confusion_figure
+from service.pages.notes import study_note, trial_note
+from service.queue.study_plans import StudyPlan
 from service.store.database import Database
 from service.store.studies import best_trials, results_of
 from service.store.tables import Trial
 from service.store.trials import class_metrics_of, confusion_of
-from service.study_plans import StudyPlan
 from studies.optuna_adapter import OptunaAdapter
 from studies.wire.trials import ClassScore
 

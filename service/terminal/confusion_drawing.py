@@ -12,7 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from service.terminal import plain
+from service.terminal.views import plain
 from studies.wire.trials import ConfusionAnswer
 
 MAX_CLASSES = 12

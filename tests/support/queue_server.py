@@ -9,10 +9,10 @@ from builders import claim_request
 from sqlalchemy import func, select, text, update
 
 from service.context import ServerContext
-from service.dispatch import Dispatcher
 from service.folders import Folders
-from service.models import ModelCatalogue
-from service.reconciler import Reconciler
+from service.intake.models import ModelCatalogue
+from service.queue.dispatch import Dispatcher
+from service.queue.reconciler import Reconciler
 from service.settings import Settings
 from service.store.database import Database
 from service.store.tables import Attempt, Study, Trial

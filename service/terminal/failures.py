@@ -13,9 +13,9 @@ import yaml
 
 from model.errors import InputError
 from service.errors import ServiceError
-from service.exit_codes import REFUSED, UNREACHABLE, USAGE
+from service.local.startup_error import StartupError
 from service.settings import Settings
-from service.startup_error import StartupError
+from service.terminal.exit_codes import REFUSED, UNREACHABLE, USAGE
 from studies.connection import ApiError, ClientError, UnreachableError
 
 KEY_HINT = "Set BERTUNE_KEY, or BERTUNE_HOME to the server's home folder, where its admin.key lies."
