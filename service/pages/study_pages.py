@@ -29,7 +29,7 @@ FIGURE_ID = "confusion-matrix"
 
 @dataclass(frozen=True, slots=True)
 class _Scores:
-    """What the pages show of a completed trial."""
+    """What the pages show of a trial that has a confusion matrix, pruned ones among them."""
 
     number: int
     value: float
@@ -41,6 +41,11 @@ class _Scores:
     matrix: list[list[int]]
     per_class: list[ClassScore]
 
+    @property
+    def version(self) -> tuple[int, bool]:
+        """What can change about a study's best: which trial it is, and that its test came in."""
+        return self.number, self.test_metrics is not None
+
 
 class StudyPages:
     """One background thread, so that pages of one study are never written twice at once."""
@@ -48,6 +53,8 @@ class StudyPages:
     def __init__(self, database: Database, optuna: OptunaAdapter) -> None:
         self._database = database
         self._optuna = optuna
+        self._shown: dict[str, tuple[int, bool]] = {}
+        """By study: the best trial on its page, and whether with its test score."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="study-pages")
 
     def refresh(self, plan: StudyPlan, trial_id: str) -> Future[None]:
@@ -66,13 +73,15 @@ class StudyPages:
         try:
             with self._database.reading() as session:
                 ended = session.get_one(Trial, trial_id)
-                trial = _scores(session, ended) if ended.state == "completed" else None
+                trial = _scores(session, ended)
                 found = best_trials(session, [plan.study_id]).get(plan.study_id)
                 best = _scores(session, found) if found else None
             if trial is not None and trial.optuna_trial_id is not None:
                 self._write_trial(plan, trial, trial.optuna_trial_id)
-            if best is not None:
+            # Most ends change nothing on the study's page, and writing it holds up asks on SQLite.
+            if best is not None and self._shown.get(plan.study_id) != best.version:
                 self._write_study(plan, best)
+                self._shown[plan.study_id] = best.version
         except Exception:
             logger.exception("the pages of study %s were not written", plan.study_id)
 

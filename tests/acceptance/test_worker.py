@@ -1,46 +1,16 @@
 """Real server, real workers, real trainers."""
 
 import os
-import random
 import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from real_parts import Worker, submit, tickets, until
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
 
 from model.vocabulary import save_tokenizer, train_wordpiece
-from studies import Client, StudySpec
-
-WAIT_S = 100
-SUPPORT = Path(__file__).parents[1] / "support"
-
-
-class Worker:
-    """A `bertune worker` process whose log goes to a file."""
-
-    def __init__(self, url: str, key: str, folder: Path, name: str, trainer: str | None) -> None:
-        self._log = folder / f"{name}.log"
-        command = [sys.executable, "-m", "service.cli", "worker", "--name", name]
-        command += ["--cache", str(folder / "cache"), "--threads", "2", "--device", "cpu"]
-        if trainer is not None:
-            command += ["--trainer", trainer]
-        own = {"BERTUNE_SERVER": url, "BERTUNE_KEY": key, "PYTHONPATH": str(SUPPORT)}
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, env={**os.environ, **own}, stderr=log)
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text(encoding="utf-8")
-
-    def trainer_pids(self) -> list[int]:
-        lines = [line for line in self.log.splitlines() if "started" in line]
-        return [int(line.split("trainer ")[1].split()[0]) for line in lines]
+from studies import Client
 
 
 @pytest.fixture
@@ -64,42 +34,6 @@ def start(real_server: tuple[str, str], tmp_path: Path) -> Iterator[StartWorker]
     for worker in started:
         worker.process.kill()
         worker.process.wait(20)
-
-
-def until(what: Callable[[], Any], log: Callable[[], str] = str) -> Any:
-    """The first true answer of ``what``, asked again and again for a bounded time."""
-    deadline = time.monotonic() + WAIT_S
-    while not (found := what()):
-        assert time.monotonic() < deadline, log()
-        threading.Event().wait(0.05)
-    return found
-
-
-def tickets(folder: Path, first_text: str = "fine", rows: int = 120) -> Path:
-    """A small data set that a classifier can learn: the label follows from one word."""
-    draw = random.Random(1)
-    words = {"refund": "money back", "login": "password", "bill": "invoice"}
-    lines = ["text,label", f"{first_text},bill"]
-    for _ in range(rows):
-        label = draw.choice(sorted(words))
-        lines.append(f"please help with {words[label]} case {draw.randrange(1000)},{label}")
-    path = folder / "tickets.csv"
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
-
-
-def submit(client: Client, data: Path, **changes: Any) -> str:
-    """Submit a study of one trial and return its id; ``changes`` replace fields of the spec."""
-    dataset = client.upload_dataset(data, **changes.pop("files", {}))
-    spec: dict[str, Any] = {
-        "name": "tickets",
-        "dataset": dataset.id,
-        "search_space": {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-3}},
-        "training": {"epochs": 3, "max_length": 16},
-        "budget": {"n_trials": 1},
-        **changes,
-    }
-    return client.submit(StudySpec.model_validate(spec)).id
 
 
 def trial_state(client: Client, study: str) -> Callable[[], tuple[str, int]]:
