@@ -22,10 +22,10 @@ demo: $(READY)  ## Train a real study on the example data and print the best con
 	$(BIN)/bertune demo
 
 test: $(READY)  ## Every test: unit, integration (SQLite and PostgreSQL), acceptance (processes, browser)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 unit: $(READY)  ## The tests that need no database and no process: seconds
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 tests/unit
 
 lint: $(READY)  ## ruff, mypy strict and the import rules
 	$(BIN)/ruff check .
