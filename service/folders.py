@@ -1,5 +1,6 @@
 """Where files lie under BERTUNE_HOME."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,3 +27,12 @@ class Folders:
     def incoming(self) -> Path:
         """Uploads under way, on the same file system, so that publishing is a rename."""
         return self.home / "incoming"
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or the names in a folder, outlive a power cut, as rows do."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

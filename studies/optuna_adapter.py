@@ -53,8 +53,11 @@ from studies.optuna_database import (
     holds_newest_id,
     one_server_at_a_time,
     prepare_sqlite,
+    read_note_keys,
     read_studies,
+    read_study_attr,
     read_trial_notes,
+    read_unfinished,
 )
 from studies.quasi_random import quasi_random_point
 from studies.space import Choices, FloatRange, IntRange, Parameter, Params, SearchSpace, convert
@@ -247,16 +250,17 @@ class OptunaAdapter:
                 logger.info("another server told trial %d first", optuna_trial_id)
 
     def running(self, key: StudyKey) -> list[RunningTrial]:
-        """Optuna trials of the study that are not finished; none when there is no such study."""
-        with self._writing():
-            try:
-                study = self._study(key, 0)
-            except NotInOptunaError:
-                return []
-            return [
-                RunningTrial(trial._trial_id, trial.user_attrs.get(OWNER))
-                for trial in self._unfinished(study)
-            ]
+        """Optuna trials of the study that are not finished; none when there is no such study.
+
+        Holds nobody up and keeps nothing in memory, so it may be asked of every study there is.
+        """
+        self._forbid()
+        with self._reader_rdb.engine.begin() as connection:
+            rows = read_unfinished(connection, key.optuna_name, OWNER)
+        return [
+            RunningTrial(trial_id, None if owner is None else json.loads(owner))
+            for trial_id, owner in rows
+        ]
 
     # -- the pages -------------------------------------------------------------------------------
 
@@ -269,6 +273,20 @@ class OptunaAdapter:
         with self._writing():
             self._trial(self._study_id(key.optuna_name), optuna_trial_id)
         self._set_study_attrs(key, _note_attrs(optuna_trial_id, markdown))
+
+    def note(self, key: StudyKey) -> str | None:
+        """The note on the study's page, None when it has none."""
+        self._forbid()
+        with self._reader_rdb.engine.begin() as connection:
+            found = read_study_attr(connection, key.optuna_name, f"{_note_prefix(None)}_str:0")
+        return None if found is None else str(found)
+
+    def noted_trials(self, key: StudyKey) -> set[int]:
+        """Optuna's ids of the trials that have a note; none when there is no such study."""
+        self._forbid()
+        with self._reader_rdb.engine.begin() as connection:
+            keys = read_note_keys(connection, key.optuna_name)
+        return {int(name.split(":")[1]) for name in keys}
 
     def set_figure(self, key: StudyKey, figure_id: str, figure: dict[str, Any]) -> None:
         """Show a Plotly figure (``{"data": [...], "layout": {...}}``) on the study's page.

@@ -120,6 +120,44 @@ def _attrs(
     return found
 
 
+def read_unfinished(connection: Connection, study_name: str, owner_key: str) -> list[Any]:
+    """(trial id, owner as JSON or None) of a study's trials that are not finished.
+
+    Optuna's own call would load every trial of the study, and keep it, to find these few.
+    """
+    query = text(
+        "SELECT trials.trial_id, attributes.value_json FROM trials"
+        " JOIN studies ON studies.study_id = trials.study_id"
+        " LEFT JOIN trial_user_attributes AS attributes"
+        " ON attributes.trial_id = trials.trial_id AND attributes.key = :owner_key"
+        " WHERE studies.study_name = :study_name AND trials.state IN ('RUNNING', 'WAITING')"
+        " ORDER BY trials.trial_id"
+    )
+    names = {"study_name": study_name, "owner_key": owner_key}
+    return [tuple(row) for row in connection.execute(query, names)]
+
+
+def read_study_attr(connection: Connection, study_name: str, key: str) -> Any:
+    """A system attribute of a study; None when there is no such attribute, or no such study."""
+    query = text(
+        "SELECT value_json FROM study_system_attributes JOIN studies"
+        " ON studies.study_id = study_system_attributes.study_id"
+        " WHERE studies.study_name = :study_name AND key = :key"
+    )
+    found = connection.scalar(query, {"study_name": study_name, "key": key})
+    return None if found is None else json.loads(found)
+
+
+def read_note_keys(connection: Connection, study_name: str) -> list[str]:
+    """The names of the attributes that hold the notes of a study's trials."""
+    query = text(
+        "SELECT key FROM study_system_attributes JOIN studies"
+        " ON studies.study_id = study_system_attributes.study_id"
+        f" WHERE studies.study_name = :study_name AND {_IS_TRIAL_NOTE}"
+    )
+    return list(connection.scalars(query, {"study_name": study_name}))
+
+
 def holds_newest_id(connection: Connection, study_id: int) -> bool:
     """Whether the study, or one of its trials, has the highest id of its table."""
     newest_study = connection.scalar(text("SELECT max(study_id) FROM studies"))

@@ -8,7 +8,16 @@ import math
 import threading
 from typing import Literal
 
-from studies.space import Choices, FloatRange, IntRange, Parameter, Params, SearchSpace, grid_values
+from studies.space import (
+    Choices,
+    FloatRange,
+    IntRange,
+    Parameter,
+    Params,
+    SearchSpace,
+    grid_size,
+    grid_value,
+)
 
 _ENGINES = threading.Lock()  # scipy's Sobol engines share state while they are set up
 
@@ -38,9 +47,9 @@ def _value(parameter: Parameter, unit: float) -> bool | int | float | str:
         return parameter.choices[int(unit * len(parameter.choices))]
     if isinstance(parameter, IntRange):
         return _whole(parameter, unit)
-    values = grid_values(parameter)
-    if values is not None:
-        return values[int(unit * len(values))]
+    size = grid_size(parameter)
+    if size is not None:
+        return grid_value(parameter, int(unit * size))
     return _real(parameter, unit)
 
 

@@ -30,6 +30,7 @@ from studies.space import (
     SearchSpace,
     check_parameter,
     convert,
+    grid_size,
     grid_values,
     highest,
 )
@@ -242,20 +243,22 @@ def _enqueued(entry: dict[str, Scalar], space: SearchSpace, index: int) -> Param
 
 
 def _grid(space: SearchSpace, enqueue: tuple[Params, ...], seed: int) -> tuple[Params, ...]:
-    axes: list[tuple[Scalar, ...]] = []
-    size = 1
+    points_count = 1
     for name, parameter in space.items():
-        values = grid_values(parameter)
-        if values is None:
+        size = grid_size(parameter)
+        if size is None:
             raise InputError(
                 "continuous_grid",
                 f"A grid needs discrete values: give {name} a step or choices.",
                 ("search_space", name),
             )
-        axes.append(values)
-        size *= len(values)
-    if size > MAX_GRID_POINTS:
-        raise InputError("grid_too_large", f"The grid has {size} points.", ("search_space",))
+        points_count *= size
+    if points_count > MAX_GRID_POINTS:
+        detail = f"The grid has {points_count} points."
+        raise InputError("grid_too_large", detail, ("search_space",))
+    axes = [grid_values(parameter) or () for parameter in space.values()]
     points = [dict(zip(space, values, strict=True)) for values in itertools.product(*axes)]
     random.Random(seed).shuffle(points)
-    return tuple(point for point in points if point not in enqueue)
+    # A set: a large grid times a long list would keep a request busy for minutes.
+    tried = {frozenset(entry.items()) for entry in enqueue}
+    return tuple(point for point in points if frozenset(point.items()) not in tried)

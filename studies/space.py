@@ -1,6 +1,6 @@
 """The search space: what a study may vary, and how a given value is checked against it."""
 
-import math
+from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
@@ -9,6 +9,9 @@ from model.config import RULES, Scalar, check_setting, is_finite
 from model.errors import InputError
 
 Where = tuple[str | int, ...]
+
+MAX_STEPS = 2**52
+"""More values than this a float cannot tell apart."""
 
 
 class FloatRange(BaseModel):
@@ -90,6 +93,8 @@ def _check_range(name: str, parameter: FloatRange | IntRange, where: Where) -> N
         )
     if parameter.step is not None and parameter.step <= 0:
         raise InputError("invalid_value", f"{name}: step must be above 0.", (*where, "step"))
+    if parameter.step is not None and (parameter.high - parameter.low) / parameter.step > MAX_STEPS:
+        raise InputError("invalid_value", f"{name}: step is too small.", (*where, "step"))
     if parameter.log and parameter.step not in (None, 1):
         raise InputError(
             "invalid_value", f"{name}: log and step exclude each other.", (*where, "step")
@@ -118,16 +123,43 @@ def convert(name: str, parameter: Parameter, value: object, where: Where) -> Sca
     return float(checked) if isinstance(parameter, FloatRange) else int(checked)
 
 
+def grid_size(parameter: Parameter) -> int | None:
+    """How many values a parameter has, None when it is continuous."""
+    if isinstance(parameter, Choices):
+        return len(parameter.choices)
+    if isinstance(parameter, IntRange):
+        return len(range(parameter.low, parameter.high + 1, parameter.step))
+    if parameter.step is None:
+        return 1 if parameter.low == parameter.high else None
+    low, high, step = _decimals(parameter)
+    return int((high - low) // step) + 1
+
+
+def grid_value(parameter: Parameter, index: int) -> Scalar:
+    """Value ``index`` (from 0) of those that `grid_size` counts, in order."""
+    if isinstance(parameter, Choices):
+        return parameter.choices[index]
+    if isinstance(parameter, IntRange):
+        return parameter.low + index * parameter.step
+    if parameter.step is None:
+        return parameter.low
+    low, _, step = _decimals(parameter)
+    return float(low + index * step)
+
+
 def grid_values(parameter: Parameter) -> tuple[Scalar, ...] | None:
     """Every value of a parameter in order, or None when it is continuous."""
-    if isinstance(parameter, Choices):
-        return parameter.choices
-    if isinstance(parameter, IntRange):
-        return tuple(range(parameter.low, parameter.high + 1, parameter.step))
-    if parameter.step is None:
-        return (parameter.low,) if parameter.low == parameter.high else None
-    count = math.floor((parameter.high - parameter.low) / parameter.step + 1e-9) + 1
-    return tuple(parameter.low + index * parameter.step for index in range(count))
+    size = grid_size(parameter)
+    return None if size is None else tuple(grid_value(parameter, index) for index in range(size))
+
+
+def _decimals(parameter: FloatRange) -> tuple[Decimal, Decimal, Decimal]:
+    """Low, high, step. In binary 0.1 + 2 * 0.1 is more than 0.3, out of a range that ends there."""
+    return (
+        Decimal(str(parameter.low)),
+        Decimal(str(parameter.high)),
+        Decimal(str(parameter.step)),
+    )
 
 
 def highest(parameter: Parameter) -> Scalar:

@@ -4,13 +4,21 @@ A spec holds what was said and nothing else; `studies.resolution` fills in the d
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    StrictInt,
+    model_validator,
+)
 
 from model.config import Direction, Scalar, Task
 from studies.space import SearchSpace
+from studies.wire.base import check_text
 from studies.yaml_text import read_yaml
 
 
@@ -128,6 +136,13 @@ class StudySpec(Document):
     priority: StrictInt = Field(0, ge=-1000, le=1000)
     seed: StrictInt = Field(0, ge=0, le=2**32 - 1)
     labels: dict[str, str] = Field({}, max_length=50)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _checked(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        validated = validate(value)  # first, since a field's own complaint says where it is
+        check_text(value)
+        return validated
 
     @classmethod
     def from_yaml(cls, text: str) -> Self:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from model.splits import SplitRows, read_rows, split_rows, write_rows
-from service.folders import Folders
+from service.folders import Folders, sync
 from service.store.datasets import INDICES_PREFIX
 from service.store.tables import Dataset
 
@@ -46,6 +46,8 @@ def write_indices(folders: Folders, dataset: Dataset, seed: int) -> SplitFile:
     path = folders.dataset(dataset.id) / f"{name}.parquet"
     if not path.is_file():
         write_rows(divide(folders, dataset, seed), path)
+        sync(path)
+        sync(path.parent)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return SplitFile(name, sha256, path.stat().st_size, dataset.summary["rows"]["train"])

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +13,7 @@ from model.config import DataOptions
 from model.data import fingerprint, normalise
 from model.dataset_summary import DataSummary
 from model.errors import InputError
-from service.folders import Folders
+from service.folders import Folders, sync
 from service.intake.upload import Upload
 from service.store.database import Database
 from service.store.datasets import add_dataset
@@ -85,8 +84,8 @@ def _name(upload: Upload) -> str:
 def publish_folder(folder: Path, target: Path) -> None:
     """Rename ``folder`` to ``target`` once its files are on the disk; an existing one stays."""
     for file in folder.iterdir():
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
+        sync(file)
+    sync(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         folder.rename(target)
@@ -94,6 +93,7 @@ def publish_folder(folder: Path, target: Path) -> None:
         # A folder that is there has the same content, since its name says so.
         if not target.is_dir():
             raise
+    sync(target.parent)
 
 
 def _record(

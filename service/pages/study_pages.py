@@ -1,7 +1,7 @@
 """Writes notes and heatmaps on Optuna's pages, behind the back of whoever ended a trial.
 
-Pages are for looking at: what goes wrong here is logged and changes nothing, and the next trial
-that ends writes the study's page anew.
+Pages are for looking at: what goes wrong here is logged and changes nothing. What was not written,
+since the server died or something failed, the next start of a server makes up for.
 """
 
 import logging
@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from model.config import Scalar
@@ -17,7 +18,7 @@ from service.pages.notes import study_note, trial_note
 from service.queue.study_plans import StudyPlan
 from service.store.database import Database
 from service.store.studies import best_trials, results_of
-from service.store.tables import Trial
+from service.store.tables import ConfusionCell, Trial
 from service.store.trials import class_metrics_of, confusion_of
 from studies.optuna_adapter import OptunaAdapter
 from studies.wire.trials import ClassScore
@@ -61,6 +62,10 @@ class StudyPages:
         """Write the page of a trial that ended, and its study's, soon."""
         return self._thread.submit(self._refresh, plan, trial_id)
 
+    def catch_up(self, plan: StudyPlan) -> Future[None]:
+        """Write what an earlier server left unwritten of a study and its trials, soon."""
+        return self._thread.submit(self._catch_up, plan)
+
     def flush(self) -> None:
         """Wait for all that was asked for so far."""
         self._thread.submit(lambda: None).result()
@@ -71,19 +76,46 @@ class StudyPages:
 
     def _refresh(self, plan: StudyPlan, trial_id: str) -> None:
         try:
-            with self._database.reading() as session:
-                ended = session.get_one(Trial, trial_id)
-                trial = _scores(session, ended)
-                found = best_trials(session, [plan.study_id]).get(plan.study_id)
-                best = _scores(session, found) if found else None
-            if trial is not None and trial.optuna_trial_id is not None:
-                self._write_trial(plan, trial, trial.optuna_trial_id)
-            # Most ends change nothing on the study's page, and writing it holds up asks on SQLite.
-            if best is not None and self._shown.get(plan.study_id) != best.version:
-                self._write_study(plan, best)
-                self._shown[plan.study_id] = best.version
+            self._refresh_trial(plan, trial_id)
+            self._refresh_study(plan)
         except Exception:
             logger.exception("the pages of study %s were not written", plan.study_id)
+
+    def _catch_up(self, plan: StudyPlan) -> None:
+        try:
+            noted = self._optuna.noted_trials(plan.key)
+            with self._database.reading() as session:
+                drawable = session.execute(
+                    select(Trial.id, Trial.optuna_trial_id).where(
+                        Trial.study_id == plan.study_id,
+                        Trial.state.in_(("completed", "pruned")),
+                        Trial.optuna_trial_id.is_not(None),
+                        exists().where(
+                            ConfusionCell.trial_id == Trial.id, ConfusionCell.split == "validation"
+                        ),
+                    )
+                ).all()
+            for trial in drawable:
+                if trial.optuna_trial_id not in noted:
+                    self._refresh_trial(plan, trial.id)
+            self._refresh_study(plan)
+        except Exception:
+            logger.exception("the pages of study %s were not written", plan.study_id)
+
+    def _refresh_trial(self, plan: StudyPlan, trial_id: str) -> None:
+        with self._database.reading() as session:
+            trial = _scores(session, session.get_one(Trial, trial_id))
+        if trial is not None and trial.optuna_trial_id is not None:
+            self._write_trial(plan, trial, trial.optuna_trial_id)
+
+    def _refresh_study(self, plan: StudyPlan) -> None:
+        """Most ends change nothing on the study's page, and writing it holds up asks on SQLite."""
+        with self._database.reading() as session:
+            found = best_trials(session, [plan.study_id]).get(plan.study_id)
+            best = _scores(session, found) if found else None
+        if best is not None and self._shown.get(plan.study_id) != best.version:
+            self._write_study(plan, best)
+            self._shown[plan.study_id] = best.version
 
     def _write_trial(self, plan: StudyPlan, trial: _Scores, optuna_trial_id: int) -> None:
         note = trial_note(
@@ -111,10 +143,13 @@ class StudyPages:
             per_class=best.per_class,
             image_url=_image_url(plan, best),
         )
-        self._optuna.set_note(plan.key, note)
+        if note == self._optuna.note(plan.key):  # an earlier server wrote it
+            return
         title = f"Best trial {best.number}: confusion matrix (validation)"
         figure = confusion_figure(best.labels, best.matrix, title=title)
+        # The note last: if it is there, all is there.
         self._optuna.set_figure(plan.key, FIGURE_ID, figure)
+        self._optuna.set_note(plan.key, note)
 
 
 def _scores(session: Session, trial: Trial) -> _Scores | None:

@@ -1,7 +1,6 @@
 """Receives an artifact: to disk as it arrives, published by a rename, recorded under the lease."""
 
 import hashlib
-import os
 from pathlib import Path
 
 from anyio import to_thread
@@ -10,6 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from service.context import ServerContext
 from service.errors import LeaseLostError, TooLargeError
+from service.folders import sync
 from service.intake.upload import BrokenUploadError
 from service.store.artifacts import put_artifact
 from service.store.identifiers import new_id
@@ -69,7 +69,7 @@ async def _to_disk(request: Request, path: Path, limit: int) -> tuple[str, int]:
     except ClientDisconnect as error:
         raise BrokenUploadError("The worker went away before the upload was complete.") from error
     await to_thread.run_sync(_append, path, bytes(block), digest)
-    await to_thread.run_sync(_sync, path)
+    await to_thread.run_sync(sync, path)
     return digest.hexdigest(), size_bytes
 
 
@@ -78,12 +78,6 @@ def _append(path: Path, block: bytes, digest: "hashlib._Hash") -> None:
     with path.open("ab") as file:
         file.write(block)
     digest.update(block)
-
-
-def _sync(path: Path) -> None:
-    """The row outlives a power cut, so the file must too."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _check_size(size_bytes: int, limit: int) -> None:
@@ -105,3 +99,5 @@ def _publish(
         put_artifact(session, trial, answer.name, sha256=answer.sha256, size_bytes=answer.bytes)
         session.flush()
         incoming.replace(target)
+        for folder in (target.parent, *target.parent.parents[:2]):  # attempt, trial, artifacts
+            sync(folder)

@@ -155,14 +155,17 @@ class Dispatcher:
             )
 
     def _end_search(self, held: Held) -> None:
-        """Cancel a claimed trial, and all queued ones, of a grid that has no point left."""
+        """Cancel a claimed trial of a grid that has no point left, and all that were not asked
+        for yet; a queued one that has its point is tried again."""
         with self.database.transaction() as session:
             study = lock_study(session, held.study_id)
             with suppress(LeaseLostError):
                 trial = leases.lock_held(session, held.trial_id, held.attempt)
                 close_attempt(session, trial, "cancelled", {"reason": "the grid is exhausted"})
                 move_trial(session, trial, "cancelled")
-            cancel_queued(session, study, "the grid is exhausted", search_only=True)
+            cancel_queued(
+                session, study, "the grid is exhausted", search_only=True, unasked_only=True
+            )
             complete_if_done(session, study)
 
     def _ask_failed(self, held: Held, error: Exception) -> None:
@@ -284,7 +287,7 @@ class Dispatcher:
                 self.teller.tell_ended(plan)
         except Exception:
             logger.exception("Optuna was not told of trial %s", trial_id)
-        if ended.state == "completed":
+        if ended.state in ("completed", "pruned"):
             self.pages.refresh(plan, trial_id)
         self._waker.wake()
         return EndAnswer(state=ended.state, attempt=ended.attempt)

@@ -69,6 +69,8 @@ class Reconciler:
         for study_id in dict.fromkeys([*open_studies, *untold, *ended]):
             told += self._guarded(self._tell, study_id)
             orphans += self._guarded(self._fail_orphans, study_id)
+            if not self._looked_back:
+                self._guarded(self._catch_up_pages, study_id)
         self._looked_back = True
         self._guarded(self._remove_leftovers, "incoming files")
         if lapsed:
@@ -117,6 +119,12 @@ class Reconciler:
         plan = dispatcher.plans.of(study_id)
         with dispatcher.locks.hold(study_id):
             return dispatcher.teller.tell_ended(plan)
+
+    def _catch_up_pages(self, study_id: str) -> int:
+        """Have the notes and figures written that died with an earlier server."""
+        dispatcher = self._context.dispatcher
+        dispatcher.pages.catch_up(dispatcher.plans.of(study_id))
+        return 0
 
     def _fail_orphans(self, study_id: str) -> int:
         """Fail what Optuna holds for running and no trial of ours refers to: asks that a crash cut

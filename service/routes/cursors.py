@@ -15,6 +15,7 @@ Place = Sequence[str | int]
 """The sort key of a page's last item."""
 
 MAX_LIMIT = 500
+MAX_NUMBER = 2**31 - 1
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items on one page")]
 Cursor = Annotated[
     str | None, Query(max_length=500, description="`next_cursor` of the page before")
@@ -44,9 +45,22 @@ def decode_cursor(
     except (ValueError, binascii.Error):
         place = None
     if not isinstance(place, list) or [type(part) for part in place] != list(kinds):
-        detail = "This is no cursor of this list; take next_cursor as it was given."
-        raise CursorError(detail, where=["query", "cursor"])
+        raise wrong_cursor()
+    if not all(_is_storable(part) for part in place):
+        raise wrong_cursor()
     return tuple(place)
+
+
+def _is_storable(part: str | int) -> bool:
+    """Whether a database takes this as a value to compare with."""
+    if isinstance(part, int):
+        return abs(part) <= MAX_NUMBER
+    return "\0" not in part and not any("\ud800" <= char <= "\udfff" for char in part)
+
+
+def wrong_cursor() -> CursorError:
+    detail = "This is no cursor of this list; take next_cursor as it was given."
+    return CursorError(detail, where=["query", "cursor"])
 
 
 def cut_page(

@@ -1,6 +1,6 @@
 """Data sets: upload, list, read, and the normalised files that workers fetch."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
@@ -10,7 +10,7 @@ from service.context import Context
 from service.errors import NotFoundError
 from service.intake.ingest import ingest
 from service.intake.upload import ReceivedUpload
-from service.routes.cursors import Cursor, Limit, cut_page, decode_cursor
+from service.routes.cursors import Cursor, Limit, cut_page, decode_cursor, wrong_cursor
 from service.routes.documented import errors
 from service.store.datasets import get_dataset, get_file, list_datasets, split_files
 from service.store.tables import Dataset, DatasetFile
@@ -72,7 +72,7 @@ def read_datasets(
 ) -> Page[DatasetAnswer]:
     """Newest first."""
     place = decode_cursor(cursor, str, str)
-    after = None if place is None else (datetime.fromisoformat(str(place[0])), str(place[1]))
+    after = None if place is None else (_moment(str(place[0])), str(place[1]))
     with context.database.reading() as session:
         datasets, next_cursor = cut_page(
             list_datasets(session, limit=limit, after=after),
@@ -82,6 +82,13 @@ def read_datasets(
         files = split_files(session, [dataset.id for dataset in datasets])
     items = [_answer(dataset, files[dataset.id]) for dataset in datasets]
     return Page(items=items, next_cursor=next_cursor)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise wrong_cursor() from None
 
 
 @router.get("/{dataset_id}", summary="Read a data set's facts", responses=errors(404, 422))

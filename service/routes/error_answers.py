@@ -71,7 +71,7 @@ def _validation_error(_request: Request, error: Exception) -> Response:
 
 def _sentence(path: Path, messages: Sequence[str]) -> str:
     """One place may have several messages: those of the members of a union."""
-    message = " or ".join(dict.fromkeys(messages))
+    message = " or ".join(dict.fromkeys(m.removeprefix("Value error, ") for m in messages))
     if message == "Extra inputs are not permitted":
         message = "there is no such field"
     return f"{'.'.join(map(str, path[1:])) or path[0]}: {message}"

@@ -35,13 +35,14 @@ def put_artifact(
 
 
 def drop_superseded_models(session: Session, study: Study) -> list[StoredArtifact]:
-    """Forget the models that are neither the best trial's nor of a trial under way.
+    """Forget the models that are neither the best trial's nor of a trial under way, nor of one
+    whose worker was lost but may come back with the rest of its result.
 
     The study is locked. Returns what to delete once the transaction is through.
     """
     best = best_trial(session, study)
     keep = or_(
-        and_(Trial.state == "running", Trial.attempt == Artifact.attempt),
+        and_(Trial.state.in_(("running", "queued")), Trial.attempt == Artifact.attempt),
         and_(Trial.id == (best.id if best else ""), Trial.attempt == Artifact.attempt),
     )
     found = session.execute(

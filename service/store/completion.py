@@ -90,13 +90,26 @@ def cancel_overdue(session: Session, study: Study) -> bool:
     return cancel_queued(session, study, "time is up", search_only=True) > 0
 
 
-def cancel_queued(session: Session, study: Study, reason: str, *, search_only: bool = False) -> int:
-    """Cancel all queued trials in one statement (there may be many); returns how many."""
+def cancel_queued(
+    session: Session,
+    study: Study,
+    reason: str,
+    *,
+    search_only: bool = False,
+    unasked_only: bool = False,
+) -> int:
+    """Cancel all queued trials in one statement (there may be many); returns how many.
+
+    ``search_only`` leaves the evaluation alone, ``unasked_only`` the trials that have parameters.
+    """
     session.flush()
     kinds = ("train",) if search_only else ("train", "evaluate")
+    chosen = [Trial.study_id == study.id, Trial.state == "queued", Trial.kind.in_(kinds)]
+    if unasked_only:
+        chosen.append(Trial.optuna_trial_id.is_(None))
     cancelled = session.scalars(
         update(Trial)
-        .where(Trial.study_id == study.id, Trial.state == "queued", Trial.kind.in_(kinds))
+        .where(*chosen)
         .values(
             state="cancelled",
             finished_at=datetime.now(UTC),

@@ -34,7 +34,7 @@ def finish(
 ) -> Ended:
     """Record the result of a completed or pruned attempt; all of it, or nothing."""
     repeated = _repeated(session, trial_id, attempt, result.state)
-    if repeated is not None and (result.value is None or repeated.value == result.value):
+    if repeated is not None and finite(result.value) in (None, repeated.value):
         return Ended(repeated.study_id, repeated.state, attempt)
     study, trial = _lock(session, clock, trial_id, attempt)
     trial.value = finite(result.value)

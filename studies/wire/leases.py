@@ -125,8 +125,8 @@ class ConfusionMatrix(Request):
 
     labels: list[str]
     matrix: list[list[Count]]
-    head: str = Field("label", min_length=1, max_length=100)
-    kind: str = Field("multiclass", min_length=1, max_length=20)
+    head: str = Field("label", max_length=100, pattern=PRINTABLE)
+    kind: str = Field("multiclass", max_length=20, pattern=PRINTABLE)
     unit: Literal["rows", "tokens", "entities"] = "rows"
 
 

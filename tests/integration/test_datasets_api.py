@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from api_server import TICKETS, ApiServer, serving
 
+from service.routes.cursors import encode_cursor
 from service.store.database import Database
 
 
@@ -107,7 +108,19 @@ def test_the_list_pages_through_every_data_set_once_newest_first(api: ApiServer)
     assert seen == made[::-1]
 
 
-@pytest.mark.parametrize("cursor", ["nonsense", "WzFd", "W251bGxd", "é"])
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "nonsense",
+        "WzFd",
+        "W251bGxd",
+        "é",
+        encode_cursor(["no time", "x"]),
+        encode_cursor(["0001-01-01T00:00:00+14:00", "x"]),
+        encode_cursor(["2026-01-01T00:00:00+00:00", "\0"]),
+        encode_cursor(["2026-01-01T00:00:00+00:00", "\ud800"]),
+    ],
+)
 def test_a_cursor_that_no_list_gave_is_refused(api: ApiServer, cursor: str) -> None:
     answer = api.client.get("/v1/datasets", params={"cursor": cursor})
     assert answer.status_code == 422

@@ -14,11 +14,12 @@ from builders import (
     result_request,
 )
 from queue_server import QueueServer, queue_server
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from model.errors import InputError
 from service.errors import LeaseLostError, NotFoundError
 from service.store.artifacts import put_artifact
+from service.store.claims import Held
 from service.store.completion import cancel_study
 from service.store.database import Database
 from service.store.tables import (
@@ -169,6 +170,28 @@ def test_an_exhausted_grid_cancels_the_trials_it_has_no_point_for(server: QueueS
     for lease in leases:
         server.dispatcher.finish(lease.trial_id, 1, result_request())
     assert server.study(study_id).state == "completed"
+
+
+def test_an_exhausted_grid_leaves_a_trial_that_is_to_be_tried_again(
+    server: QueueServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_id = make_study(
+        server.database,
+        n_trials=3,
+        sampler={"name": "grid"},
+        search_space={"dropout": {"type": "float", "low": 0.2, "high": 0.3, "step": 0.1}},
+    )
+    first, _ = server.claim(slot=0), server.claim(slot=1)
+    end_search = server.dispatcher._end_search
+
+    def crashing_first(held: Held) -> None:
+        server.dispatcher.fail(first.trial_id, 1, crash_request())
+        end_search(held)
+
+    monkeypatch.setattr(server.dispatcher, "_end_search", crashing_first)
+    retried = server.claim(slot=2)
+    assert (retried.trial_id, retried.attempt) == (first.trial_id, 2)
+    assert [trial.state for trial in server.trials(study_id)] == ["running", "running", "cancelled"]
 
 
 def test_an_ask_that_fails_counts_as_a_crash_and_ends_the_trial_in_time(
@@ -603,18 +626,49 @@ def test_a_model_is_deleted_once_a_better_one_is_there(server: QueueServer) -> N
     assert best.exists()
 
 
+def test_a_lost_worker_that_comes_back_finds_the_model_that_it_uploaded(
+    server: QueueServer,
+) -> None:
+    study_id = make_study(server.database, n_trials=2, test_rows=True)
+    silent, other = server.claim(slot=0), server.claim(slot=1)
+    with server.database.transaction() as session:
+        trial = session.get_one(Trial, silent.trial_id)
+        put_artifact(session, trial, "model.zip", sha256="b" * 64, size_bytes=7)
+        session.execute(
+            update(Trial).where(Trial.id == silent.trial_id).values(lease_expires_at=1.0)
+        )
+    server.reconciler.step()
+    assert server.trial(silent.trial_id).state == "queued"
+    finish_with_model(server, other.trial_id, 0.5)
+    server.dispatcher.finish(silent.trial_id, 1, result_request(0.9))
+    assert server.study(study_id).error_code is None
+    assert server.claim().model.files[0].url.endswith("/trials/0/artifacts/model.zip")
+
+
 def test_the_pages_of_optuna_show_the_best_trial(
     server: QueueServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_study(server.database, n_trials=2)
+    make_study(server.database, n_trials=3)
     notes: list[str] = []
     monkeypatch.setattr(server.optuna, "set_note", lambda key, note: notes.append(note))
-    for value in (0.6, 0.4):
+    for value in (0.6, 0.4, 0.7):
         server.dispatcher.finish(server.claim().trial_id, 1, result_request(value))
     server.dispatcher.pages.flush()
-    assert len(notes) == 2
-    assert "trial 0" in notes[-1]
-    assert "0.6000" in notes[-1]
+    # Trial 1 changed nothing about the best, so nothing was written for it.
+    assert [("trial 0" in note, "trial 2" in note) for note in notes] == [
+        (True, False),
+        (False, True),
+    ]
+    assert "0.7000" in notes[-1]
+
+
+def test_a_pruned_trial_with_a_matrix_has_a_page_too(server: QueueServer) -> None:
+    study_id = make_study(server.database, n_trials=1)
+    server.dispatcher.finish(server.claim().trial_id, 1, result_request(0.6, state="pruned"))
+    server.dispatcher.pages.flush()
+    trial = server.trials(study_id)[0]
+    key = server.dispatcher.plans.of(study_id).key
+    assert server.optuna.noted_trials(key) == {trial.optuna_trial_id}
 
 
 def test_a_page_that_cannot_be_written_costs_the_result_nothing(

@@ -153,6 +153,8 @@ def test_a_claim_that_is_malformed_is_refused(
         {"labels": ["bill", "login", "refund"], "matrix": [[-1, 11, 0], [0, 10, 0], [0, 0, 10]]},
         {"labels": ["bill", "login", "refund"], "matrix": [[2**31, 0, 0], [0, 0, 0], [0, 0, 0]]},
         {"labels": ["bill", "login", "other"], "matrix": [[10, 0, 0], [0, 10, 0], [0, 0, 10]]},
+        {"labels": ["bill", "login", "refund"], "matrix": [[1] * 3] * 3, "head": "a\0"},
+        {"labels": ["bill", "login", "refund"], "matrix": [[1] * 3] * 3, "kind": "a\0"},
     ],
 )
 def test_a_confusion_matrix_that_cannot_be_true_is_refused_and_the_trial_goes_on(
@@ -165,6 +167,33 @@ def test_a_confusion_matrix_that_cannot_be_true_is_refused_and_the_trial_goes_on
     assert answer.status_code == 422
     assert answer.json()["where"][:2] == ["body", "confusion"]
     assert server.get(f"/v1/studies/{study_id}/trials/0")["state"] == "running"
+
+
+def test_a_pruned_result_without_a_finite_value_sent_again_gets_the_same_answer(
+    server: ApiServer,
+) -> None:
+    make_study(server.context.database, n_trials=2)
+    lease = claim(server)
+    url = f"/v1/leases/{lease.trial_id}/{lease.attempt}/result"
+    headers = {"content-type": "application/json"}
+    body = '{"state": "pruned", "value": NaN}'
+    answers = [server.client.post(url, content=body, headers=headers) for _ in range(2)]
+    assert [(answer.status_code, answer.json()["state"]) for answer in answers] == [
+        (200, "pruned")
+    ] * 2
+
+
+def test_a_device_that_no_answer_could_repeat_is_refused(server: ApiServer) -> None:
+    body = b'{"worker": "w", "request_id": "r", "device": {"kind": "cpu", "name": "\\ud800"}}'
+    headers = {"content-type": "application/json"}
+    answer = server.client.post("/v1/leases", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (422, "invalid_request")
+    assert server.get("/v1/workers")["items"] == []
+
+
+def test_a_study_on_a_data_set_whose_id_cannot_be_stored_is_refused(server: ApiServer) -> None:
+    answer = server.client.post("/v1/studies", json={"name": "a", "dataset": "a\0"})
+    assert (answer.status_code, answer.json()["error"]) == (422, "unknown_dataset")
 
 
 # -- artifacts -----------------------------------------------------------------------------------

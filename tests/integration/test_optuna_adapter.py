@@ -428,6 +428,26 @@ def test_a_trial_of_another_study_is_not_touched(adapter: OptunaAdapter) -> None
     assert stored_trial(adapter, mine, asked).state is TrialState.RUNNING
 
 
+def test_running_trials_are_found_without_loading_the_study(
+    adapter: OptunaAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = created(adapter, key_of())
+    asked = [adapter.ask(key, number, f"owner-{number}", {}) for number in range(3)]
+    adapter.tell(key, asked[1].optuna_trial_id, "completed", 0.5)
+    other = created(adapter, key_of("invoices [2]"))
+    adapter.ask(other, 0, "owner-0", {})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("every trial was read")
+
+    monkeypatch.setattr(type(adapter._storage), "get_all_trials", refuse)
+    assert [(trial.optuna_trial_id, trial.owner) for trial in adapter.running(key)] == [
+        (asked[0].optuna_trial_id, "owner-0"),
+        (asked[2].optuna_trial_id, "owner-2"),
+    ]
+    assert adapter.running(key_of("nobody [3]")) == []
+
+
 def test_a_waiting_trial_that_somebody_else_enqueued_can_be_failed(adapter: OptunaAdapter) -> None:
     key = created(adapter, key_of())
     optuna.load_study(study_name=key.optuna_name, storage=adapter._storage).enqueue_trial({})

@@ -148,6 +148,25 @@ def test_dying_after_optuna_was_told_tells_it_once_more_without_harm(server: Que
     assert list(server.optuna_states(study_id).values()) == ["COMPLETE"]
 
 
+def test_notes_that_died_with_the_server_are_written_by_the_next_one(
+    server: QueueServer, tmp_path: Path
+) -> None:
+    study_id = make_study(server.database, n_trials=2)
+    with dying(server.dispatcher.pages, "refresh"):
+        server.dispatcher.finish(server.claim().trial_id, 1, result_request(0.6))
+    server.dispatcher.finish(server.claim().trial_id, 1, result_request(0.4))
+    server.dispatcher.pages.flush()
+    key = server.dispatcher.plans.of(study_id).key
+    lost, noted = (trial.optuna_trial_id for trial in server.trials(study_id))
+    assert server.optuna.noted_trials(key) == {noted}
+    server.optuna.set_note(key, "half a page")
+    with queue_server(server.database, tmp_path) as restarted:
+        restarted.reconciler.step()
+        restarted.dispatcher.pages.flush()
+        assert restarted.optuna.noted_trials(key) == {lost, noted}
+        assert "trial 0" in (restarted.optuna.note(key) or "")
+
+
 def test_a_result_sent_again_after_the_server_died_is_told(server: QueueServer) -> None:
     make_study(server.database, n_trials=1)
     lease = server.claim()

@@ -13,6 +13,7 @@ import pytest
 from api_server import ApiServer, serving
 from sqlalchemy import select
 
+from service.routes.cursors import encode_cursor
 from service.store.database import Database
 from service.store.tables import (
     Artifact,
@@ -195,6 +196,12 @@ def test_a_number_that_no_trial_can_have_is_refused(recorded: Recorded, number: 
     answer = recorded.api.client.get(f"{recorded.base}/trials/{number}")
     assert answer.status_code == 422
     assert answer.json()["where"] == ["path", "number"]
+
+
+def test_a_cursor_beyond_every_number_is_refused(recorded: Recorded) -> None:
+    cursor = encode_cursor([10**30])
+    answer = recorded.api.client.get(f"{recorded.base}/trials", params={"cursor": cursor})
+    assert (answer.status_code, answer.json()["error"]) == (422, "invalid_cursor")
 
 
 def test_the_best_model_of_a_study_without_a_completed_trial_is_404(recorded: Recorded) -> None:

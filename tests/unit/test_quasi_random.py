@@ -70,3 +70,11 @@ def test_seeds_scramble_differently() -> None:
     one = point(SPACE, 0, kind="sobol", scramble=True, seed=1)
     two = point(SPACE, 0, kind="sobol", scramble=True, seed=2)
     assert one["weight_decay"] != two["weight_decay"]
+
+
+def test_a_stepped_range_is_never_left_and_never_listed() -> None:
+    few: SearchSpace = {"dropout": FloatRange(low=0.1, high=0.3, step=0.1)}
+    drawn = {point(few, index)["dropout"] for index in range(8)}
+    assert drawn == {0.1, 0.2, 0.3}
+    many: SearchSpace = {"dropout": FloatRange(low=0.0, high=0.8, step=1e-12)}
+    assert point(many, 1)["dropout"] == pytest.approx(0.4)

@@ -50,6 +50,29 @@ def test_a_stated_space_replaces_the_default_and_the_rest_is_fixed() -> None:
     assert fixed == {"learning_rate": 5e-4, "batch_size": 32, "max_length": 64}
 
 
+def test_a_grid_of_decimal_steps_ends_on_its_own_bound() -> None:
+    # In binary 0.1 + 2 * 0.1 is 0.30000000000000004, which no ask would take.
+    dropout = {"type": "float", "low": 0.1, "high": 0.3, "step": 0.1}
+    study = resolved(sampler={"name": "grid"}, search_space={"dropout": dropout})
+    assert study.grid is not None
+    assert sorted(str(point["dropout"]) for point in study.grid) == ["0.1", "0.2", "0.3"]
+
+
+def test_a_grid_that_no_memory_holds_is_refused_before_it_is_made() -> None:
+    dropout = {"type": "float", "low": 0.0, "high": 0.9, "step": 1e-12}
+    with pytest.raises(InputError) as caught:
+        resolved(sampler={"name": "grid"}, search_space={"dropout": dropout})
+    assert (caught.value.code, caught.value.where) == ("grid_too_large", ("search_space",))
+    assert "900000000001" in caught.value.detail
+
+
+def test_a_step_that_floats_cannot_tell_from_none_is_refused() -> None:
+    norm = {"type": "float", "low": 1.0, "high": 1e300, "step": 1e-5}
+    with pytest.raises(InputError) as caught:
+        resolved(search_space={"max_grad_norm": norm})
+    assert caught.value.where == ("search_space", "max_grad_norm", "step")
+
+
 def test_a_trials_configuration_joins_fixed_and_searched_values() -> None:
     study = resolved(training={"epochs": 2})
     config = study.config({"learning_rate": 1e-3, "batch_size": 16, "max_length": 32}, seed=7)
