@@ -13,6 +13,7 @@ from service.auth import install_auth
 from service.context import ServerContext
 from service.folders import Folders
 from service.intake.models import ModelCatalogue
+from service.pages.api_docs import mount_api_docs
 from service.pages.dashboard import mount_dashboard
 from service.queue.dispatch import Dispatcher
 from service.queue.reconciler import Reconciler
@@ -40,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Bertune",
         version=version("bertune"),
         description=DESCRIPTION,
-        docs_url="/v1/docs",
+        docs_url=None,  # `service.pages.api_docs` serves it without foreign scripts
         redoc_url=None,
         openapi_url="/v1/openapi.json",
         lifespan=_lifespan,
@@ -51,6 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
     for module in (login, datasets, models, studies, trials, leases, workers):
         # Anything may answer these two, and the framework would document a 422 of its own.
         app.include_router(module.router, responses=errors(422))
+    mount_api_docs(app)
     install_error_answers(app)
     mount_dashboard(app, context.optuna)
     install_auth(app, context.database)

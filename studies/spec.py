@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -27,6 +28,11 @@ class Document(BaseModel):
 
     # Infinity and NaN are no JSON, and PostgreSQL refuses to store them as such.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _named(value: object) -> object:
+    """`sampler: grid` is short for `sampler: {name: grid}`."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 class Objective(Document):
@@ -62,7 +68,10 @@ class Qmc(Document):
     scramble: bool = True
 
 
-Sampler = Annotated[Tpe | RandomSearch | Grid | Qmc, Field(discriminator="name")]
+Sampler = Annotated[
+    Annotated[Tpe | RandomSearch | Grid | Qmc, Field(discriminator="name")],
+    BeforeValidator(_named),
+]
 
 
 class Median(Document):
@@ -103,7 +112,10 @@ class NoPruner(Document):
 
 
 Pruner = Annotated[
-    Median | SuccessiveHalving | Hyperband | Threshold | NoPruner, Field(discriminator="name")
+    Annotated[
+        Median | SuccessiveHalving | Hyperband | Threshold | NoPruner, Field(discriminator="name")
+    ],
+    BeforeValidator(_named),
 ]
 
 

@@ -46,6 +46,7 @@ def list_all(home: Home = None, as_json: AsJson = False) -> None:
 
     from service.store.keys import list_keys
     from service.terminal.views import keys_table, make_console
+    from studies.wire.base import iso_z
 
     with _database(home) as database, database.reading() as session:
         keys = list_keys(session)
@@ -54,8 +55,8 @@ def list_all(home: Home = None, as_json: AsJson = False) -> None:
             {
                 "id": key.id,
                 "name": key.name,
-                "created_at": key.created_at.isoformat(),
-                "revoked_at": key.revoked_at and key.revoked_at.isoformat(),
+                "created_at": iso_z(key.created_at),
+                "revoked_at": key.revoked_at and iso_z(key.revoked_at),
             }
             for key in keys
         ]

@@ -42,7 +42,7 @@ def submit(
     with Client(server) as client:
         study = client.submit(_uploaded(document, client))
         typer.echo(
-            f"Submitted {study.name} ({study.id}), {study.progress.total} trials.", err=as_json
+            f"Submitted {study.name} ({study.id}), trials: {study.progress.total}.", err=as_json
         )
         if watch:
             study = _watch(client, study, quiet=as_json)

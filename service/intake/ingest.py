@@ -11,7 +11,6 @@ from sqlalchemy.exc import IntegrityError
 
 from model.config import DataOptions
 from model.data import fingerprint, normalise
-from model.dataset_summary import DataSummary
 from model.errors import InputError
 from service.folders import Folders, sync
 from service.intake.upload import Upload
@@ -37,7 +36,10 @@ def ingest(database: Database, folders: Folders, upload: Upload) -> str:
     dataset_id = fingerprint(summary, options)
     # The files first: a crash before the row leaves a folder that the next such upload takes over.
     publish_folder(normalised, folders.dataset(dataset_id))
-    _record(database, dataset_id, name or dataset_id, options, summary)
+    default_name = PurePosixPath(upload.filenames["train"]).stem[:MAX_NAME_CHARS] or dataset_id
+    names = {"name": name, "default_name": default_name}
+    facts = {"options": dataclasses.asdict(options), "summary": dataclasses.asdict(summary)}
+    _record(database, dataset_id, {**names, **facts})
     logger.info("data set %s: %s rows", dataset_id, summary.rows)
     return dataset_id
 
@@ -71,14 +73,14 @@ def _checked_options(values: dict[str, Any]) -> DataOptions:
         raise InputError("invalid_value", detail, ("options", name)) from error
 
 
-def _name(upload: Upload) -> str:
+def _name(upload: Upload) -> str | None:
     name = upload.texts.get("name", "").strip()
     if len(name) > MAX_NAME_CHARS:
         detail = (
             f"A data set's name may have {MAX_NAME_CHARS} characters; this one has {len(name)}."
         )
         raise InputError("invalid_value", detail, ("name",))
-    return name or PurePosixPath(upload.filenames["train"]).stem[:MAX_NAME_CHARS]
+    return name or None
 
 
 def publish_folder(folder: Path, target: Path) -> None:
@@ -96,15 +98,12 @@ def publish_folder(folder: Path, target: Path) -> None:
     sync(target.parent)
 
 
-def _record(
-    database: Database, dataset_id: str, name: str, options: DataOptions, summary: DataSummary
-) -> None:
-    facts = {"options": dataclasses.asdict(options), "summary": dataclasses.asdict(summary)}
+def _record(database: Database, dataset_id: str, facts: dict[str, Any]) -> None:
     try:
         with database.transaction() as session:
-            add_dataset(session, dataset_id, name=name, **facts)
+            add_dataset(session, dataset_id, **facts)
     except IntegrityError:
         # On PostgreSQL an equal upload may commit between our look and our insert; then it is
         # there, and adding it again changes nothing.
         with database.transaction() as session:
-            add_dataset(session, dataset_id, name=name, **facts)
+            add_dataset(session, dataset_id, **facts)

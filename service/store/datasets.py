@@ -19,16 +19,19 @@ def add_dataset(
     session: Session,
     dataset_id: str,
     *,
-    name: str,
+    name: str | None,
+    default_name: str,
     options: dict[str, Any],
     summary: dict[str, Any],
 ) -> None:
-    """Insert the data set with its files; nothing happens when it is there already."""
-    if session.get(Dataset, dataset_id) is not None:
+    """Insert the data set with its files; if it is there already, a stated ``name`` renames it."""
+    present = session.get(Dataset, dataset_id)
+    if present is not None:
+        present.name = name or present.name
         return
     dataset = Dataset(
         id=dataset_id,
-        name=name,
+        name=name or default_name,
         task=summary["task"],
         options=options,
         summary=summary,

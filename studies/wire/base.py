@@ -14,11 +14,11 @@ from pydantic import (
 Item = TypeVar("Item")
 
 
-def _iso_z(moment: datetime) -> str:
+def iso_z(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-Utc = Annotated[datetime, PlainSerializer(_iso_z, return_type=str)]
+Utc = Annotated[datetime, PlainSerializer(iso_z, return_type=str)]
 """An aware datetime, written as ISO 8601 in UTC with `Z`."""
 
 

@@ -1,5 +1,6 @@
 """The OpenAPI document, the health routes, and errors outside of any route."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,16 @@ def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     }
+
+
+def test_the_docs_page_loads_only_from_this_server(api: ApiServer) -> None:
+    page = api.client.get("/v1/docs")
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == 3
+    for address in [*loaded, "/v1/openapi.json"]:
+        assert address in page.text
+        assert address.startswith("/v1/")
+        assert api.client.get(address).status_code == 200
 
 
 def test_the_document_holds_the_calls_that_the_design_names(document: dict[str, Any]) -> None:

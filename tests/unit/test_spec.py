@@ -60,6 +60,11 @@ def test_a_sampler_is_chosen_by_its_name() -> None:
     assert spec.sampler == Grid()
 
 
+def test_a_samplers_or_pruners_name_alone_is_enough() -> None:
+    spec = StudySpec.from_yaml("{name: a, dataset: b, sampler: grid, pruner: hyperband}")
+    assert (spec.sampler, spec.pruner) == (Grid(), Hyperband())
+
+
 @pytest.mark.parametrize(
     ("document", "place"),
     [
