@@ -86,7 +86,7 @@ def test_the_readmes_queries_read_results_scores_and_the_matrix(
     client, study_id = study
     shown = []
     for command in re.findall(r"^sqlite3 [^\"]+\"[^\"]+\"", README.read_text(), re.M):
-        here = command.replace("bertune-data", str(tmp_path / "home"))
+        here = command.replace("demo-data", str(tmp_path / "home"))
         here = here.replace("helpdesk", "tickets")
         done = subprocess.run(here, shell=True, capture_output=True, text=True, check=True)
         shown.append(done.stdout)
