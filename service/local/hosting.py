@@ -10,6 +10,7 @@ from types import FrameType
 import uvicorn
 
 from service.app import create_app
+from service.local.database_claim import claim_database
 from service.local.startup_error import StartupError
 from service.settings import Settings
 
@@ -23,7 +24,7 @@ class PortTakenError(OSError):
 
 
 class HostedServer(uvicorn.Server):
-    """The server on a socket of ours.
+    """The server on a socket of ours. Raises `StartupError` when its SQLite file has a server.
 
     The first SIGINT or SIGTERM calls ``on_signal``, which ends the server by `stop` when it has
     put the rest of the process in order; the second one stops it at once.
@@ -37,6 +38,7 @@ class HostedServer(uvicorn.Server):
         on_signal: Callable[[], None] | None = None,
         access_log: bool = False,
     ) -> None:
+        self._claim = claim_database(settings.resolved_database_url)
         app = create_app(settings)
         super().__init__(
             uvicorn.Config(
@@ -63,6 +65,8 @@ class HostedServer(uvicorn.Server):
         except SystemExit as error:
             raise StartupError("The server did not start; its log above says why.") from error
         finally:
+            if self._claim is not None:
+                self._claim.close()
             self.ended.set()
 
     def stop(self) -> None:

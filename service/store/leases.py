@@ -56,9 +56,17 @@ def extend(session: Session, clock: Clock, trial: Trial) -> tuple[float, float]:
 def extend_all(session: Session, clock: Clock, lease_s: float) -> None:
     """Give every lease at least ``lease_s`` from now: for a server's start, since the workers
     could not renew while it was away."""
+    # Trials are locked in the order of their ids, as everywhere, so that this start and the work of
+    # another server do not wait for each other for ever.
+    short = (
+        select(Trial.id)
+        .where(Trial.state == "running", Trial.lease_expires_at < clock + lease_s)
+        .order_by(Trial.id)
+        .with_for_update(key_share=True)
+    )
     session.execute(
         update(Trial)
-        .where(Trial.state == "running", Trial.lease_expires_at < clock + lease_s)
+        .where(Trial.id.in_(short))
         .values(lease_expires_at=clock + lease_s)
         .execution_options(synchronize_session=False)
     )

@@ -212,7 +212,7 @@ def run_worker(
         cache_bytes=settings.cache_bytes,
     )
     agent = Agent(options, worker=worker, link=link, cache=files, until_idle_s=until_idle_s)
-    log.info("worker %s: slots 0 to %d for %s", worker, slots - 1, server)
+    log.info("worker %s, slots: %d, server: %s", worker, slots, server)
     with _signals_to(agent):
         return agent.run()
 

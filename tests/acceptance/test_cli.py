@@ -428,14 +428,24 @@ def test_up_starts_a_worker_again_that_died_and_workers_die_with_it(
     up: Callable[..., Up],
 ) -> None:
     running = up("--port", "0")
-    running.find("worker .* 1 slots")
+    running.find("worker .*, slots: 1")
     (first,) = until(lambda: children(running.process.pid))
     os.kill(first, signal.SIGKILL)
     running.find("ended with status -9; starting it again")
     (second,) = until(lambda: [c for c in children(running.process.pid) if c != first])
-    running.find(rf"worker \S+-{second}-\S+ 1 slots")
+    running.find(rf"worker \S+-{second}-\S+, slots: 1")
     running.process.kill()
     until(lambda: not alive(second))
+
+
+def test_a_second_server_on_one_sqlite_file_is_refused(up: Callable[..., Up]) -> None:
+    running = up("--port", "0")
+    running.find("worker .*, slots: 1")
+    second = up("--port", "0")
+    assert second.process.wait(30) != 0
+    assert re.search("Another server runs on .*bertune.db", second.log)
+    assert "Traceback" not in second.log
+    assert running.process.poll() is None
 
 
 def test_a_taken_port_is_said_plainly(up: Callable[..., Up], tmp_path: Path) -> None:
