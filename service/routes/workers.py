@@ -16,16 +16,23 @@ from studies.wire.leases import WorkerAnswer
 router = APIRouter(prefix="/v1/workers", tags=["workers"])
 WorkerId = Annotated[str, Path(pattern=r"^[^\x00-\x1f]{1,200}$", description="A worker's name")]
 
+FORGOTTEN_AFTER = timedelta(hours=1)
 POLL_S = 20.0
 """An idle worker is heard of this often at least: the longest wait of a claim."""
 
 
 @router.get("", summary="List workers", responses=errors(422))
 def list_all(context: Context, limit: Limit = 50, cursor: Cursor = None) -> Page[WorkerAnswer]:
-    """By name. A worker is `lost` when nothing was heard of it for longer than a lease lasts."""
+    """By name. A worker is `lost` when nothing was heard of it for longer than a lease lasts, and
+    left out after an hour, unless it holds a trial: most of these were stopped."""
     place = decode_cursor(cursor, str)
     with context.database.reading() as session:
-        found = list_workers(session, limit=limit, after=str(place[0]) if place else None)
+        found = list_workers(
+            session,
+            limit=limit,
+            after=str(place[0]) if place else None,
+            heard_since=datetime.now(UTC) - FORGOTTEN_AFTER,
+        )
         workers, next_cursor = cut_page(found, limit, lambda worker: [worker.id])
         held = held_trials(session, [worker.id for worker in workers])
         items = [_answer(context, worker, held[worker.id]) for worker in workers]

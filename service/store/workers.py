@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import exists, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -47,9 +47,14 @@ def touch_holder(session: Session, trial_id: str, attempt: int) -> None:
     )
 
 
-def list_workers(session: Session, *, limit: int, after: str | None) -> Sequence[Worker]:
-    """Workers by name, one more than ``limit`` if there is more."""
-    query = select(Worker).order_by(Worker.id).limit(limit + 1)
+def list_workers(
+    session: Session, *, limit: int, after: str | None, heard_since: datetime
+) -> Sequence[Worker]:
+    """Workers by name, one more than ``limit`` if there is more: those heard of since then, and
+    silent ones that still hold a trial."""
+    holds = exists().where(Trial.worker_id == Worker.id, Trial.state == "running")
+    query = select(Worker).where(or_(Worker.last_seen_at >= heard_since, holds))
+    query = query.order_by(Worker.id).limit(limit + 1)
     return session.scalars(query if after is None else query.where(Worker.id > after)).all()
 
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -251,9 +252,12 @@ def test_the_workers_page_shows_what_each_does_and_runs_on(server: ApiServer) ->
     claim(server, worker="busy", device={"kind": "cuda", "name": "a card", "memory_bytes": 2**34})
     post_claim(server, worker="idle")
     post_claim(server, worker="silent")
+    post_claim(server, worker="gone")
     with server.context.database.transaction() as session:
         worker = session.get_one(Worker, "silent")
-        worker.last_seen_at = worker.first_seen_at.replace(year=2020)
+        worker.last_seen_at = worker.first_seen_at - timedelta(minutes=50)
+        gone = session.get_one(Worker, "gone")
+        gone.last_seen_at = gone.first_seen_at - timedelta(minutes=70)
     found = workers(server)
     assert {name: item["state"] for name, item in found.items()} == {
         "busy": "busy",
