@@ -141,5 +141,6 @@ def _best_number(study: "StudyAnswer") -> int:
     from studies.connection import ClientError
 
     if study.best is None:
-        raise ClientError(f"{study.name} has no completed trial yet, so there is no best one.")
+        stands = f"{study.name} is {study.state} and has no completed trial"
+        raise ClientError(f"{stands}, so there is no best one.")
     return study.best.number

@@ -74,6 +74,8 @@ def _sentence(path: Path, messages: Sequence[str]) -> str:
     message = " or ".join(dict.fromkeys(m.removeprefix("Value error, ") for m in messages))
     if message == "Extra inputs are not permitted":
         message = "there is no such field"
+    elif path == ("body",) and message.startswith("Input should be a valid dictionary"):
+        message = "send a JSON object, with the header Content-Type: application/json"
     return f"{'.'.join(map(str, path[1:])) or path[0]}: {message}"
 
 

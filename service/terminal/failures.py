@@ -62,7 +62,8 @@ def _invalid(error: pydantic.ValidationError) -> str:
     for fault in error.errors(include_url=False):
         name = ".".join(str(part) for part in fault["loc"]) or error.title
         name = prefix + name.upper() if prefix else name
-        lines.append(f"{name}: {fault['msg']}")
+        unknown = fault["type"] == "extra_forbidden"
+        lines.append(f"{name}: {'there is no such field' if unknown else fault['msg']}")
     return "\n".join(lines)
 
 

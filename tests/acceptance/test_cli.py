@@ -152,7 +152,7 @@ def test_tables_show_what_json_says(environment: Environment, spec: Path) -> Non
     assert "queued" in bertune(environment, "trials", "tickets").stdout
     assert "maximize macro_f1" in bertune(environment, "show", "tickets").stdout
     one = bertune(environment, "confusion", "tickets", code=1)
-    assert "no completed trial yet" in one.stderr
+    assert "no completed trial, so there is no best one" in one.stderr
     assert one.stdout == ""
 
 
@@ -231,7 +231,7 @@ def test_a_data_set_is_added_listed_and_shown(environment: Environment, tmp_path
     ("change", "message"),
     [
         (("low: 1e-4", "low: much"), "search_space.learning_rate.float.low"),
-        (("budget:", "budgets:"), "budgets: Extra inputs are not permitted"),
+        (("budget:", "budgets:"), "budgets: there is no such field"),
         (("data/tickets.csv", "data/absent.csv"), "dataset.train: There is no file"),
         (("name: help desk", "names: help desk"), "dataset.names: Known: train"),
         (("enqueue:\n", "enqueue: [\n"), "spec.yaml.line"),

@@ -319,3 +319,9 @@ def test_an_idempotency_key_that_cannot_be_stored_is_refused(
 
 
 JSON = {"content-type": "application/json"}
+
+
+def test_a_body_that_is_no_json_object_is_told_what_to_send(api: ApiServer) -> None:
+    body = refused(api, "/v1/studies", content=b'{"name": "a"}', headers={"Content-Type": "text/x"})
+    assert body["where"] == ["body"]
+    assert "Content-Type: application/json" in body["detail"]
