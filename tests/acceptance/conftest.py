@@ -1,10 +1,18 @@
 """A real server process for tests that need one."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from real_parts import serving
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Let the processes that tests start hear SIGINT, even when these tests run in the background
+    of a shell, whose children inherit that it is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -176,11 +176,15 @@ def test_interrupting_a_watch_leaves_the_study_running_and_says_so(
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("Submitted tickets")
-    until(lambda: answer(environment, "studies"))
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=WAIT_S)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("Submitted tickets")
+        until(lambda: answer(environment, "studies"))
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=WAIT_S)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 130
     assert "the study goes on" in stderr
     assert "Traceback" not in stderr
