@@ -20,6 +20,8 @@ from model.checkpoint import read_checkpoint, scratch_size
 from model.config import (
     METRIC_DIRECTIONS,
     RULES,
+    SCRATCH_LEARNING_RATE,
+    SCRATCH_PREFIX,
     DataOptions,
     Precision,
     Rule,
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
     from model.metrics import Evaluation
     from model.train_result import Decision, EpochReport, TrainResult
 
-SCRATCH_LEARNING_RATE = 5e-4
-"""Random weights need larger steps than pretrained ones."""
 
 DESCRIPTION = """\
 Train one BERT classifier and report how good it is. The weights kept are those of the best
@@ -175,7 +175,7 @@ def _config(options: argparse.Namespace) -> TrainConfig:
     }
     _check_count("--seed", options.seed, least=0)
     _check_count("--threads", options.threads, least=1)
-    if options.model.startswith("scratch:"):
+    if options.model.startswith(SCRATCH_PREFIX):
         settings.setdefault("learning_rate", SCRATCH_LEARNING_RATE)
     return TrainConfig(
         model=options.model,
@@ -209,7 +209,7 @@ def _parse(rule: Rule, text: str) -> Scalar | None:
 
 
 def _check_model(config: TrainConfig) -> None:
-    if config.model.startswith("scratch:"):
+    if config.model.startswith(SCRATCH_PREFIX):
         scratch_size(config.model)
     else:
         read_checkpoint(Path(config.model))

@@ -23,7 +23,10 @@ Precision = Literal["auto", "fp32", "bf16"]
 MissingPolicy = Literal["drop", "empty", "error"]
 Scalar = bool | int | float | str
 
-SCRATCH_SIZES = ("tiny", "mini", "small", "base")
+SCRATCH_PREFIX = "scratch:"
+"""What the name of a model with random weights begins with; its size follows."""
+SCRATCH_LEARNING_RATE = 5e-4
+"""Its default learning rate: random weights need larger steps than pretrained ones."""
 
 METRIC_DIRECTIONS: dict[str, Direction] = {
     "accuracy": "maximize",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from model.config import RULES, TrainConfig
+from model.config import RULES, SCRATCH_PREFIX, TrainConfig
 from model.metrics import Evaluation, confused_pairs
 
 MATRIX_CLASSES = 20
@@ -46,7 +46,7 @@ def model_card(config: TrainConfig, best: Evaluation, best_epoch: int, dataset_k
 
 def _base_name(model: str) -> str:
     """A folder's own name: where it stands on the training machine is nobody's business."""
-    return model if model.startswith("scratch:") else Path(model).name
+    return model if model.startswith(SCRATCH_PREFIX) else Path(model).name
 
 
 def _confusion(best: Evaluation) -> str:

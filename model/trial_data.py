@@ -13,15 +13,13 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from model.checkpoint import scratch_size
-from model.config import TrainConfig
+from model.config import SCRATCH_PREFIX, TrainConfig
 from model.data import Examples
 from model.errors import InputError
 from model.network import BaseModel, load_base, scratch_base
 from model.tokens import Sequences, load_tokenizer, tokenize
 from model.training_cache import Key, TrainingCache
 from model.vocabulary import train_wordpiece
-
-SCRATCH_PREFIX = "scratch:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,8 @@ from typing import Any
 from model.config import (
     METRIC_DIRECTIONS,
     RULES,
+    SCRATCH_LEARNING_RATE,
+    SCRATCH_PREFIX,
     SUPPORTED_TASKS,
     Direction,
     Scalar,
@@ -92,7 +94,7 @@ def resolve(spec: StudySpec, *, task: Task, max_positions: int) -> ResolvedStudy
     takes. Raises `InputError` whose ``where`` is the path inside the spec.
     """
     resolved_task = _task(spec, task)
-    scratch = spec.model.startswith("scratch:")
+    scratch = spec.model.startswith(SCRATCH_PREFIX)
     space = spec.search_space
     if space is None:
         space = _default_space(scratch, max_positions, fixed=spec.training)
@@ -170,7 +172,8 @@ def _training(
     defaults: dict[str, Any] = {
         f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name in RULES
     }
-    defaults["learning_rate"] = 5e-4 if scratch else 5e-5
+    if scratch:
+        defaults["learning_rate"] = SCRATCH_LEARNING_RATE
     defaults["max_length"] = min(64, max_positions)
     checked = {
         name: check_setting(name, value, ("training", name)) for name, value in stated.items()

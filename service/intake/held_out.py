@@ -31,11 +31,6 @@ def needs_indices(dataset: Dataset) -> bool:
     return "validation" not in given or ("test" not in given and _test_fraction(dataset) > 0)
 
 
-def has_test_rows(dataset: Dataset) -> bool:
-    """Whether a study on this data set can be scored on a test split."""
-    return "test" in dataset.summary["files"] or _test_fraction(dataset) > 0
-
-
 def _test_fraction(dataset: Dataset) -> float:
     return float(dataset.options["test_fraction"])
 

@@ -13,10 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from model.checkpoint import ModelFile, model_files, read_checkpoint, scratch_size
+from model.config import SCRATCH_PREFIX
 from model.errors import InputError
 from service.errors import ConflictError, NotFoundError
 
-SCRATCH, LOCAL = "scratch:", "local:"
+LOCAL = "local:"
 HUB_TIMEOUT_S = 10
 _HUB_FILES = (
     "config.json",
@@ -55,7 +56,7 @@ class ModelCatalogue:
         Raises `InputError` ``unknown_model``, ``unsupported_model``, ``no_safetensors``,
         ``no_tokenizer`` or ``model_unavailable``, all at ``("model",)``.
         """
-        if model.startswith(SCRATCH):
+        if model.startswith(SCRATCH_PREFIX):
             return _scratch(model)
         if model.startswith(LOCAL):
             return self._local(model)

@@ -57,10 +57,6 @@ class ChildProcess:
         self._restart_at: float | None = None
         self._start()
 
-    @property
-    def process(self) -> "subprocess.Popen[bytes]":
-        return self._process
-
     def tend(self) -> None:
         """Start the process again when it has died and its wait is over."""
         status = self._process.poll()

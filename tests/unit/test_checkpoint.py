@@ -12,7 +12,6 @@ from model.checkpoint import (
     read_checkpoint,
     scratch_size,
 )
-from model.config import SCRATCH_SIZES
 from model.errors import InputError
 
 BERT = {
@@ -163,7 +162,7 @@ def test_a_folder_without_config_or_tokenizer_has_no_model_files(tmp_path: Path)
 
 
 def test_scratch_sizes_are_known_by_name() -> None:
-    assert tuple(SCRATCH) == SCRATCH_SIZES
+    assert tuple(SCRATCH) == ("tiny", "mini", "small", "base")
     assert scratch_size("scratch:tiny") == SCRATCH["tiny"]
     assert all(size.hidden_size % size.heads == 0 for size in SCRATCH.values())
 
