@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import sys
 import tempfile
@@ -31,7 +32,9 @@ from model.config import (
     check_setting,
 )
 from model.data import Examples, fingerprint, normalise, read_examples
+from model.disk import full_disk_named
 from model.errors import InputError, TrainingError
+from model.interruption import stop_on_signals
 from model.report import epoch_line, evaluation_report
 from model.splits import split_rows
 
@@ -53,14 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code: 0, 1 when the training failed, 2 when the input cannot be used."""
     options = _parser().parse_args(arguments)
     try:
-        _run(options)
+        with full_disk_named():
+            _run(options)
     except InputError as error:
         place = f" (at {', '.join(map(str, error.where))})" if error.where else ""
         return _fail(f"{error.code}: {error.detail}{place}", 2)
     except TrainingError as error:
         return _fail(f"{error.code}: {error.detail}", 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    except KeyboardInterrupt as error:
+        return _fail(str(error) or "interrupted", 130)
     return 0
 
 
@@ -120,6 +124,13 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--precision", default="auto", choices=get_args(Precision))
     group.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     group.add_argument("--out", type=Path, metavar="FOLDER", help="save the model here")
+    group.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="save the run's state here every minute and at Ctrl-C or SIGTERM, go on from it when "
+        "it exists, and remove it when the run is complete",
+    )
     group.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
@@ -148,7 +159,10 @@ def _run(options: argparse.Namespace) -> None:
     device = choose_device(options.device)
     if options.out is not None:
         check_folder_free(options.out)
-    result = train(config, TrainData(**data), device=device, on_epoch=_epoch_printer(options))
+    training = functools.partial(
+        train, config, TrainData(**data), device=device, on_epoch=_epoch_printer(options)
+    )
+    result = training() if options.checkpoint is None else _resumable(training, options.checkpoint)
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.out or Path(scratch) / "model"
         if options.out is not None or test is not None:
@@ -165,6 +179,21 @@ def _run(options: argparse.Namespace) -> None:
                 precision=config.precision,
             )
     (_write_json if options.json else _write_text)(result, tested, options.out)
+    if options.checkpoint is not None:
+        options.checkpoint.unlink(missing_ok=True)
+
+
+def _resumable(training: Callable[..., TrainResult], path: Path) -> TrainResult:
+    """Raises `KeyboardInterrupt` when a signal ended the run; its state is in ``path`` then."""
+    from model.checkpoints import CheckpointPlan
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with stop_on_signals() as should_stop:
+        result = training(should_stop=should_stop, checkpoint=CheckpointPlan(path, resume=path))
+    if result.state == "stopped":
+        saved = f"; the same command goes on from {path}" if path.exists() else ""
+        raise KeyboardInterrupt(f"interrupted after {result.steps} steps{saved}")
+    return result
 
 
 def _config(options: argparse.Namespace) -> TrainConfig:
@@ -287,6 +316,8 @@ def _write_json(result: TrainResult, tested: Evaluation | None, out: Path | None
         "train_seconds": result.train_seconds,
         "device": result.device_name,
         "precision": result.precision,
+        "resumed_from_epoch": result.resumed_from_epoch,
+        "problems": result.problems,
         "folder": None if out is None else str(out),
     }
     sys.stdout.write(json.dumps(content, indent=2) + "\n")

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from model.config import Precision
-from model.errors import InputError
+from model.errors import InputError, TrainingError
 
 UsedPrecision = Literal["fp32", "bf16"]
 
@@ -69,3 +69,33 @@ def fast_matrix_products(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextlib.contextmanager
+def device_errors_named() -> Iterator[None]:
+    """Turn what a card reports when it fails into `TrainingError` ``gpu_lost``.
+
+    After such an error no further work of this process reaches the card.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_device_failure(error):
+            raise
+        first_line = str(error).partition("\n")[0]
+        raise TrainingError(
+            "gpu_lost",
+            f"The GPU failed or went away ({first_line}): look at nvidia-smi and the machine's "
+            "kernel log; another trial on this machine needs a new process.",
+        ) from error
+
+
+def _is_device_failure(error: RuntimeError) -> bool:
+    """A device-side assertion is left out: it is the program's fault, not the card's."""
+    if isinstance(error, TrainingError | torch.OutOfMemoryError):
+        return False
+    text = str(error)
+    if "device-side assert" in text:
+        return False
+    named = ("CUDA error", "CUDA driver error", "cuDNN error", "No CUDA GPUs are available")
+    return isinstance(error, torch.AcceleratorError) or any(name in text for name in named)

@@ -10,7 +10,7 @@ from model.batches import Positions, evaluation_batches
 from model.classifier import Classifier
 from model.config import Precision, Truncation
 from model.data import Examples
-from model.devices import fast_matrix_products, resolve_precision
+from model.devices import device_errors_named, fast_matrix_products, resolve_precision
 from model.errors import InputError
 from model.memory import PartSize, memory_errors_named, run_in_parts
 from model.metrics import Evaluation, Predictions, score
@@ -48,7 +48,7 @@ def evaluate(
     table = tokenize(tokenizer, examples.text_a, examples.text_b)
     split = label_split("test", examples, labels, table.fit(max_length, truncation))
     used = resolve_precision(precision, device)
-    with memory_errors_named(), fast_matrix_products(device):
+    with device_errors_named(), memory_errors_named(), fast_matrix_products(device):
         network = build_network(base, labels, device=device, dropout=None, trained=True)
         classifier = Classifier(network, base.max_positions, device, used)
         return evaluate_split(classifier, split, labels, max_rows=batch_size)

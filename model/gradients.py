@@ -36,7 +36,7 @@ class BatchGradients:
         weights = class_weights(split.label_ids, labels, weighting)
         self._row_weights = weights[split.label_ids]
         self._class_weights = torch.from_numpy(weights).to(classifier.device)
-        self._part_size = PartSize()
+        self.part_size = PartSize()
 
     def add(self, positions: Positions) -> torch.Tensor:
         """Return the batch's loss, a scalar on the device. The gradients must be clear before."""
@@ -45,7 +45,7 @@ class BatchGradients:
             lambda part: self._add_share(part, batch_weight),
             positions,
             self._lengths,
-            self._part_size,
+            self.part_size,
             undo=self._classifier.network.zero_grad,
         )
         return torch.stack(shares).sum()

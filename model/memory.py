@@ -18,6 +18,9 @@ from model.errors import TrainingError
 
 T = TypeVar("T")
 
+ADVICE = "Lower max_length, take a smaller model, or let fewer programs share the device."
+"""A smaller batch is not among it: batches are split as memory needs."""
+
 
 class PartSize:
     """How many padded tokens go through the network at once: no limit until memory runs out.
@@ -42,7 +45,8 @@ class PartSize:
         """
         width = int(lengths[positions].max())
         if len(positions) == 1:
-            raise TrainingError("out_of_memory", f"One row of {width} tokens does not fit.")
+            detail = f"One row of {width} tokens does not fit in memory. {ADVICE}"
+            raise TrainingError("out_of_memory", detail)
         self.max_tokens = width * (len(positions) // 2)
 
 
@@ -78,10 +82,11 @@ def run_in_parts(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """CUDA has a type for it; the CPU's allocator raises a plain RuntimeError."""
+    """CUDA's allocator has a type for it; the CPU's, the driver and cuBLAS only have words."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    words = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def free_memory() -> None:
@@ -100,4 +105,5 @@ def memory_errors_named() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         first_line = str(error).partition("\n")[0]
-        raise TrainingError("out_of_memory", first_line or "Memory ran out.") from error
+        detail = f"{first_line or 'Memory ran out.'} {ADVICE}"
+        raise TrainingError("out_of_memory", detail) from error

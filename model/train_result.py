@@ -8,11 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from model.devices import UsedPrecision
+from model.disk import full_disk_named
 from model.export import TrainedModel, save_model
 from model.metrics import ClassMetrics, Evaluation, Predictions
 from model.model_card import model_card
 
-Decision = Literal["continue", "stop"]
+Decision = Literal["continue", "stop", "save"]
+"""The answer to an epoch's report; `save` writes a checkpoint of its end and goes on."""
+Stop = Literal["no", "now", "after_saving"]
+"""The answer to whether a run should end before its next optimizer step."""
 State = Literal["completed", "stopped"]
 
 
@@ -44,12 +48,17 @@ class TrainResult:
     truncated_share: float
     """Share of the train rows that lost tokens to `max_length`."""
     steps: int
-    """Optimizer steps made."""
+    """Optimizer steps made, those before a checkpoint included."""
     train_seconds: float
-    """Wall clock of the run, evaluation included, loading and tokenizing excluded."""
+    """Wall clock of the run, evaluation and the time before its checkpoint included, loading and
+    tokenizing excluded."""
     device_name: str
     precision: UsedPrecision
     """What was used, where the configuration may have said `auto`."""
+    resumed_from_epoch: int | None
+    """Epochs that a checkpoint brought along finished; None when the run began anew."""
+    problems: tuple[str, ...]
+    """What went wrong without ending the run, each once: `code: sentence`."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -74,12 +83,13 @@ class TrainResult:
     def save(self, folder: Path) -> None:
         """Write the best epoch's model as a Hugging Face folder with a model card.
 
-        Raises `InputError` `folder_exists` when ``folder`` holds anything, and `ValueError` when
-        no epoch was finished.
+        Raises `InputError` `folder_exists` when ``folder`` holds anything, `TrainingError`
+        `disk_full`, and `ValueError` when no epoch was finished.
         """
         if self.trained is None or self.best is None or self.best_epoch is None:
             raise ValueError("no epoch was finished, so there is no model to save")
         card = model_card(
             self.trained.settings, self.best, self.best_epoch, self.trained.dataset_key
         )
-        save_model(folder, self.trained, card)
+        with full_disk_named():
+            save_model(folder, self.trained, card)

@@ -1,6 +1,7 @@
 """The same loop on a CUDA device. Run with `pytest tests/gpu` on a machine that has one."""
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from model.config import TrainConfig
 from model.data import Examples
 from model.evaluation import evaluate
 from model.memory import PartSize
-from model.training import TrainData, TrainResult, train
+from model.training import CheckpointPlan, TrainData, TrainResult, train
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="no CUDA device is visible to torch"
@@ -96,3 +97,33 @@ def test_a_card_with_little_memory_splits_the_batch_and_still_trains(
         torch.cuda.empty_cache()
     assert shrunk[0] == 2400
     assert result.steps == 1
+
+
+def test_a_run_goes_on_where_it_stood_with_the_same_dropout_draws(
+    data: TrainData, tmp_path: Path
+) -> None:
+    """Other draws would move the losses by more; atomic additions move only their last bits."""
+    config = replace(CONFIG, dropout=0.3, precision="fp32", epochs=2)
+    path, asked = tmp_path / "state.safetensors", count()
+    whole = run(config, data)
+    stopped = train(
+        config,
+        data,
+        device=CUDA,
+        on_epoch=lambda report: "continue",
+        should_stop=lambda: "no" if next(asked) < 11 else "after_saving",
+        checkpoint=CheckpointPlan(path),
+    )
+    assert (stopped.state, stopped.steps) == ("stopped", 11)
+    resumed = train(
+        config,
+        data,
+        device=CUDA,
+        on_epoch=lambda report: "continue",
+        checkpoint=CheckpointPlan(path, resume=path),
+    )
+    assert (resumed.resumed_from_epoch, resumed.problems) == (1, ())
+    for found, expected in zip(resumed.epochs, whole.epochs, strict=True):
+        assert found.metrics["train_loss"] == pytest.approx(
+            expected.metrics["train_loss"], abs=1e-3
+        )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,9 @@ import pytest
 from model.command import main
 from model.config import RULES
 from model.data import Examples
+from model.interruption import stop_on_signals
 from model.metrics import Predictions, score
-from model.report import evaluation_report, table
+from model.report import epoch_line, evaluation_report, table
 
 QUICK = ["--epochs", "1", "--max-length", "16", "--threads", "1", "--precision", "fp32"]
 
@@ -137,6 +139,50 @@ def test_dropout_none_keeps_the_models_own(
 ) -> None:
     assert main(["--train", files["train"], "--dropout", "none", "--json", *QUICK]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 2  # 51 rows in batches of 32
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_a_signal_ended_goes_on_from_its_checkpoint(
+    files: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    state = tmp_path / "states" / "run.safetensors"
+    arguments = ["--train", files["train"], *QUICK, "--epochs", "3", "--json"]
+    arguments += ["--checkpoint", str(state)]
+
+    def interrupted_line(epoch: int, metrics: dict[str, float]) -> str:
+        signal.raise_signal(number)
+        return epoch_line(epoch, metrics)
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("model.command.epoch_line", interrupted_line)
+        assert main(arguments) == 130
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("epoch 1: ")
+    assert told[1:] == [f"error: interrupted after 2 steps; the same command goes on from {state}"]
+
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    content = json.loads(printed.out)
+    assert content["resumed_from_epoch"] == 1
+    assert content["problems"] == []
+    assert [line[:8] for line in printed.err.splitlines()] == ["epoch 1:", "epoch 2:", "epoch 3:"]
+    assert content["steps"] == 6
+    assert list(state.parent.iterdir()) == []
+
+
+def test_signals_work_as_before_when_a_run_is_over() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stop_on_signals() as should_stop:
+        assert should_stop() == "no"
+        signal.raise_signal(signal.SIGINT)
+        assert should_stop() == "after_saving"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_a_table_aligns_its_columns_and_cuts_long_labels() -> None:

@@ -1,20 +1,24 @@
 """The loop: what it learns, keeps, repeats, survives and refuses."""
 
+import errno
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch.nn import functional
 
 from model.classifier import Classifier
 from model.config import TrainConfig
 from model.data import Examples
 from model.devices import resolve_precision
+from model.disk import is_disk_full
 from model.errors import InputError, TrainingError
 from model.evaluation import evaluate_split
 from model.gradients import BatchGradients, class_weights
@@ -146,7 +150,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float], metric: str) 
         evaluation = evaluate_split(*arguments, **options)
         return replace(evaluation, metrics=evaluation.metrics | {metric: next(script)})
 
-    monkeypatch.setattr("model.training.evaluate_split", scripted_split)
+    monkeypatch.setattr("model.training_run.evaluate_split", scripted_split)
 
 
 @pytest.mark.parametrize(
@@ -195,14 +199,14 @@ def test_the_callback_ends_a_run_after_its_epoch(data: TrainData) -> None:
 
 
 def test_should_stop_ends_a_run_before_the_next_step(data: TrainData) -> None:
-    asked = iter([False] * 9 + [True])
-    result = run(QUICK, data, should_stop=lambda: next(asked))
+    asked = count()
+    result = run(QUICK, data, should_stop=lambda: "no" if next(asked) < 9 else "now")
     assert (result.state, result.steps, len(result.epochs)) == ("stopped", 9, 1)
     assert result.best_epoch == 0
 
 
 def test_a_run_stopped_in_its_first_epoch_has_no_model(data: TrainData, tmp_path: Path) -> None:
-    result = run(QUICK, data, should_stop=lambda: True)
+    result = run(QUICK, data, should_stop=lambda: "now")
     assert (result.state, result.steps, result.best_epoch) == ("stopped", 0, None)
     assert (result.value, result.metrics, result.confusion) == (None, {}, None)
     with pytest.raises(ValueError, match="no epoch"):
@@ -228,7 +232,7 @@ def short_of_memory(
         network.forward = limited
         return network
 
-    monkeypatch.setattr("model.training.build_network", build_limited)
+    monkeypatch.setattr("model.training_run.build_network", build_limited)
     return seen
 
 
@@ -251,6 +255,26 @@ def test_a_run_short_of_memory_ends_with_the_same_weights(
     assert parts.trained is not None
     for name, tensor in whole.trained.weights.items():
         torch.testing.assert_close(parts.trained.weights[name], tensor, atol=1e-6, rtol=0)
+
+
+def test_one_step_in_parts_is_the_step_of_the_whole_batch(
+    data: TrainData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(QUICK, learning_rate=2e-4, batch_size=90, epochs=1, dropout=0.0)
+    start = run(replace(config, learning_rate=1e-30, weight_decay=0.0), data).trained
+    whole = run(config, data).trained
+    seen = short_of_memory(monkeypatch, rows=7, error=lambda: CUDA_ERROR)
+    parts = run(config, data).trained
+    assert len(seen) > 90 // 7
+    assert start is not None
+    assert whole is not None
+    assert parts is not None
+    moved = apart = 0.0
+    for name, tensor in whole.weights.items():
+        moved = max(moved, (tensor - start.weights[name]).abs().max().item())
+        apart = max(apart, (tensor - parts.weights[name]).abs().max().item())
+    assert moved > 1e-4
+    assert apart < 1e-6
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -276,7 +300,7 @@ def test_the_gradients_of_uneven_parts_add_up_to_those_of_the_mean_loss(
     reference.backward()
     expected = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
     network.zero_grad()
-    gradients._part_size.max_tokens = int(material.train.sequences.lengths.max()) * 3  # 3, 2, 2
+    gradients.part_size.max_tokens = int(material.train.sequences.lengths.max()) * 3  # 3, 2, 2
     loss = gradients.add(positions)
     assert loss.item() == pytest.approx(reference.item(), abs=1e-6)
     for name, parameter in network.named_parameters():
@@ -304,10 +328,62 @@ def test_memory_that_runs_out_elsewhere_is_named_too(
     def build_optimizer(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr("model.training.build_optimizer", build_optimizer)
+    monkeypatch.setattr("model.training_run.build_optimizer", build_optimizer)
     with pytest.raises(TrainingError, match="Tried to allocate") as raised:
         run(QUICK, data)
     assert raised.value.code == "out_of_memory"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), "gpu_lost"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"), "gpu_lost"),
+        (RuntimeError("No CUDA GPUs are available"), "gpu_lost"),
+        (torch.AcceleratorError("CUDA error: out of memory"), "out_of_memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), "out_of_memory"),
+    ],
+)
+def test_a_card_that_fails_is_told_from_one_that_is_full(
+    data: TrainData, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    short_of_memory(monkeypatch, rows=0, error=lambda: error)
+    with pytest.raises(TrainingError) as raised:
+        run(QUICK, data)
+    assert raised.value.code == code
+
+
+def test_an_assertion_in_a_kernel_is_no_lost_card(
+    data: TrainData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = torch.AcceleratorError("CUDA error: device-side assert triggered")
+    short_of_memory(monkeypatch, rows=0, error=lambda: error)
+    with pytest.raises(torch.AcceleratorError):
+        run(QUICK, data)
+
+
+def test_a_model_that_finds_no_room_is_named_with_advice_and_leaves_nothing(
+    data: TrainData, small_disk: Path
+) -> None:
+    result = run(replace(QUICK, epochs=1), data)
+    with pytest.raises(TrainingError, match="Free some space") as raised:
+        result.save(small_disk / "model")
+    assert raised.value.code == "disk_full"
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (OSError(errno.EACCES, "Permission denied"), False),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), True),
+        (SafetensorError("I/O error: Permission denied (os error 13)"), False),
+    ],
+)
+def test_a_full_disk_is_told_from_other_failures(error: Exception, full: bool) -> None:
+    assert is_disk_full(error) is full
 
 
 def test_parts_are_cut_by_tokens_so_that_shorter_batches_stay_whole() -> None:
@@ -340,7 +416,7 @@ def test_a_loss_that_explodes_is_named(data: TrainData, monkeypatch: pytest.Monk
         torch.nn.init.constant_(network.classifier.bias, float("nan"))
         return network
 
-    monkeypatch.setattr("model.training.build_network", build_broken)
+    monkeypatch.setattr("model.training_run.build_network", build_broken)
     with pytest.raises(TrainingError) as raised:
         run(QUICK, data)
     assert raised.value.code == "nan_loss"
