@@ -16,13 +16,14 @@ from service.intake.models import ModelCatalogue
 from service.pages.api_docs import mount_api_docs
 from service.pages.dashboard import mount_dashboard
 from service.queue.dispatch import Dispatcher
+from service.queue.heartbeat import Heartbeat
 from service.queue.reconciler import Reconciler
 from service.routes import datasets, health, leases, login, models, studies, trials, workers
 from service.routes.documented import errors
 from service.routes.error_answers import install_error_answers
 from service.settings import Settings
 from service.store.database import Database
-from service.store.leases import extend_all
+from service.store.pulse import give_back_downtime
 from service.store.schema import upgrade
 from service.waking import Waker
 from studies.optuna_adapter import OptunaAdapter
@@ -84,28 +85,31 @@ def _operation_id(route: APIRoute) -> str:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: ServerContext = app.state.context
-    reconciler = await to_thread.run_sync(_start, context)
+    reconciler, heartbeat = await to_thread.run_sync(_start, context)
     try:
         yield
     finally:
         context.waker.close()
-        await to_thread.run_sync(_stop, context, reconciler)
+        await to_thread.run_sync(_stop, context, reconciler, heartbeat)
 
 
-def _start(context: ServerContext) -> Reconciler:
+def _start(context: ServerContext) -> tuple[Reconciler, Heartbeat]:
     database, settings = context.database, context.settings
     upgrade(database)
     ensure_admin_key(database, settings.admin_key_file)
     with database.transaction() as session:
         # Workers could not renew while no server ran.
-        extend_all(session, database.now_s(), settings.lease_s)
-    reconciler = Reconciler(context)
+        give_back_downtime(session)
+    database.after_outage(give_back_downtime)  # nor while the database was away
+    reconciler, heartbeat = Reconciler(context), Heartbeat(database, settings.lease_s)
     reconciler.start()
-    return reconciler
+    heartbeat.start()
+    return reconciler, heartbeat
 
 
-def _stop(context: ServerContext, reconciler: Reconciler) -> None:
+def _stop(context: ServerContext, reconciler: Reconciler, heartbeat: Heartbeat) -> None:
     reconciler.stop()
+    heartbeat.stop()
     context.dispatcher.close()
     context.optuna.close()
     context.database.dispose()

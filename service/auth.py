@@ -8,18 +8,20 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
 from anyio import to_thread
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import ServiceError, UnauthorizedError
+from service.errors import DatabaseUnavailableError, ServiceError, UnauthorizedError
+from service.store.clock import moment
 from service.store.database import Database
 from service.store.keys import Identity, hash_secret, identify_key, identify_session
+from service.store.outage import is_unavailable
 
 SESSION_COOKIE = "bertune_session"
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login"})
@@ -59,7 +61,7 @@ class Keyring:
             if kind == "key":
                 identity = identify_key(session, sha256)
             else:
-                identity = identify_session(session, sha256, datetime.now(UTC))
+                identity = identify_session(session, sha256, moment(session))
         with self._lock:
             if identity is None:
                 self._known.pop(entry, None)
@@ -85,6 +87,12 @@ class KeyMiddleware:
             identity = await self._check(scope)
         except ServiceError as error:
             await _refuse(scope, send, error)
+            return
+        except SQLAlchemyError as error:
+            # The application's own answers to errors lie inside of this.
+            if not is_unavailable(error):
+                raise
+            await _refuse(scope, send, DatabaseUnavailableError())
             return
         scope.setdefault("state", {})["identity"] = identity
         await self.app(scope, receive, send)
@@ -143,6 +151,8 @@ async def _refuse(scope: Scope, send: Send, error: ServiceError) -> None:
         headers = {"content-type": "application/json"}
         if error.status == UnauthorizedError.status:
             headers["www-authenticate"] = "Bearer"
+        if isinstance(error, DatabaseUnavailableError):
+            headers["retry-after"] = str(error.retry_after_s)
         await _answer(send, error.status, json.dumps(body).encode(), headers)
 
 

@@ -42,3 +42,21 @@ class UnauthorizedError(ServiceError):
 class TooLargeError(ServiceError):
     status = 413
     code = "too_large"
+
+
+class DatabaseUnavailableError(ServiceError):
+    """Nothing is known of what the request did; it may be sent again."""
+
+    status = 503
+    code = "database_unavailable"
+    retry_after_s = 2
+
+    def __init__(self) -> None:
+        super().__init__("The database does not answer now; try again.")
+
+
+class DiskFullError(ServiceError):
+    """Nothing was stored; the same request may succeed once there is room."""
+
+    status = 507
+    code = "disk_full"

@@ -15,8 +15,13 @@ class Folders:
         """`train.parquet`, `validation.parquet`, `test.parquet`, `indices-<study seed>.parquet`."""
         return self.home / "datasets" / dataset_id
 
+    @property
+    def artifacts(self) -> Path:
+        """A folder per trial."""
+        return self.home / "artifacts"
+
     def artifact(self, trial_id: str, attempt: int, name: str) -> Path:
-        return self.home / "artifacts" / trial_id / str(attempt) / name
+        return self.artifacts / trial_id / str(attempt) / name
 
     @property
     def cache(self) -> Path:

@@ -27,6 +27,15 @@ class Settings(BaseSettings):
     max_crashes: int = Field(3, description="Trainer crashes before a trial is quarantined", ge=1)
     max_lost: int = Field(10, description="Lost leases before a trial is quarantined", ge=1)
     orphan_s: float = Field(600, description="Agent without contact kills its trainer after", gt=0)
+    checkpoint_s: float = Field(
+        60, description="Seconds of training between two local checkpoints", ge=0
+    )
+    cache_disk_bytes: int = Field(
+        50_000_000_000, description="Disk of a worker's cache folder", ge=0
+    )
+    min_free_bytes: int = Field(
+        200_000_000, description="Disk that uploads and caches leave free", ge=0
+    )
     cache_bytes: int = Field(4_000_000_000, description="Memory of a trainer's caches", ge=0)
     max_upload_bytes: int = Field(4_000_000_000, description="Largest upload accepted", ge=1)
 

@@ -32,7 +32,7 @@ from studies.wire.base import Answer
 from studies.wire.datasets import DatasetAnswer
 from studies.wire.leases import WorkerAnswer
 from studies.wire.login import LoginLink
-from studies.wire.studies import StudyAnswer, ValidationAnswer
+from studies.wire.studies import PauseMode, StudyAnswer, ValidationAnswer
 from studies.wire.trials import ConfusionAnswer, TrialAnswer, TrialRow
 
 __all__ = ["ApiError", "Client", "ClientError", "UnreachableError", "WaitTimeoutError"]
@@ -177,6 +177,39 @@ class Client:
         answer = self._connection.post(f"/v1/studies/{_part(study_id)}/cancel")
         return StudyAnswer.model_validate(answer)
 
+    def pause(self, study_id: str, mode: PauseMode = "drain") -> StudyAnswer:
+        """Start no more trials of a study until `resume`. Running ones finish (``drain``), or save
+        a checkpoint and go back to the queue (``preempt``). Another mode replaces the first."""
+        answer = self._connection.post(
+            f"/v1/studies/{_part(study_id)}/pause", repeatable=True, json={"mode": mode}
+        )
+        return StudyAnswer.model_validate(answer)
+
+    def resume(self, study_id: str) -> StudyAnswer:
+        """Let a paused study go on; one that is not paused is left as it is."""
+        answer = self._connection.post(f"/v1/studies/{_part(study_id)}/resume", repeatable=True)
+        return StudyAnswer.model_validate(answer)
+
+    def extend(
+        self, study_id: str, add_trials: int, idempotency_key: str | None = None
+    ) -> StudyAnswer:
+        """Add trials to a study that has completed, or is open. The same ``idempotency_key`` adds
+        them once; by default each call has its own, which makes repeated tries safe."""
+        answer = self._connection.post(
+            f"/v1/studies/{_part(study_id)}/extend",
+            repeatable=True,
+            json={"add_trials": add_trials},
+            headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
+        )
+        return StudyAnswer.model_validate(answer)
+
+    def delete(self, study_id: str) -> None:
+        """Remove a study, its trials and its files for good; an open one is cancelled first.
+
+        It is gone from every list at once, its files soon after. The data set stays.
+        """
+        self._connection.delete(f"/v1/studies/{_part(study_id)}")
+
     def wait(
         self,
         study_id: str,
@@ -185,7 +218,8 @@ class Client:
         on_look: Callable[[StudyAnswer], None] | None = None,
         poll_s: float = 1.0,
     ) -> StudyAnswer:
-        """Return the study once it has completed, failed or been cancelled.
+        """Return the study once it has completed, failed or been cancelled; a paused one is waited
+        for until somebody resumes it and it ends.
 
         ``on_look`` sees it at every look, ``on_change`` at the first and then whenever something
         about it changed. A server that goes away for less than `OUTAGE_S` is waited for. Raises

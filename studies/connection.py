@@ -100,6 +100,10 @@ class Connection:
     def post(self, path: str, *, repeatable: bool = False, **options: Any) -> Any:
         return self.request("POST", path, repeatable=repeatable, **options)
 
+    def delete(self, path: str) -> None:
+        """Repeated only when it never left: a second arrival would find nothing to delete."""
+        self.request("DELETE", path, repeatable=False)
+
     def request(self, method: str, path: str, *, repeatable: bool, **options: Any) -> Any:
         """Send and return the JSON answer. Raises `ApiError` or `UnreachableError`.
 

@@ -15,7 +15,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -52,7 +52,7 @@ from studies.optuna_database import (
     delete_trials,
     holds_newest_id,
     one_server_at_a_time,
-    prepare_sqlite,
+    prepare,
     read_note_keys,
     read_studies,
     read_study_attr,
@@ -67,13 +67,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Outcome = Literal["completed", "pruned", "failed", "out_of_memory"]
+Outcome = Literal["completed", "pruned", "failed", "out_of_memory", "out_of_time"]
 
 OWNER = "bertune_owner"
 NUMBER = "bertune_number"
 HIDDEN = "bertune:deleted"
 METRIC_NAMES = "study:metric_names"
-MEMORY_CONSTRAINT = "fits_memory"
+BROKEN_CONSTRAINT: dict[Outcome, str] = {
+    "out_of_memory": "fits_memory",
+    "out_of_time": "fits_time",
+}
 
 
 class NotInOptunaError(LookupError):
@@ -148,6 +151,11 @@ class OptunaAdapter:
             self._storage.set_study_system_attr(study_id, METRIC_NAMES, [key.metric])
             for name, fact in _facts(key.spec).items():
                 self._storage.set_study_user_attr(study_id, name, fact)
+
+    def hide_study(self, optuna_name: str) -> None:
+        """Take a study off the pages at once, whatever becomes of its rows."""
+        with self._writing(), suppress(NotInOptunaError):
+            self._storage.set_study_system_attr(self._study_id(optuna_name), HIDDEN, True)
 
     def delete_study(self, optuna_name: str) -> bool:
         """Hide a study from the pages and remove its rows; True once they are gone.
@@ -234,8 +242,8 @@ class OptunaAdapter:
 
         A completed trial needs a ``value``; one that is not finite counts as failed, since Optuna
         would take an infinity for the best value. The sampler never learns from a failed trial, so
-        out of memory is told as a pruned trial that breaks a constraint: TPE ranks those last,
-        whatever they had reported, and steers away.
+        one out of memory or time is told as a pruned trial that breaks a constraint: TPE ranks
+        those last, whatever they had reported, and steers away.
         """
         if outcome == "completed" and value is None:
             raise ValueError("a completed trial needs a value")
@@ -306,13 +314,22 @@ class OptunaAdapter:
         app: WSGIApplication = optuna_dashboard.wsgi(storage)
         return app
 
+    def check_storage(self) -> None:
+        """Return when the pages' storage answers; raises the database's own error."""
+        with self._reader_rdb.engine.connect():
+            pass  # a connection is tried before it is handed out
+
     # -- inside ----------------------------------------------------------------------------------
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        """Raises the database's own errors, which Optuna wraps in one that says nothing."""
         self._forbid()
-        with self._writes if self._is_sqlite else nullcontext():
-            yield
+        try:
+            with self._writes if self._is_sqlite else nullcontext():
+                yield
+        except optuna.exceptions.StorageInternalError as error:
+            raise error.__cause__ or error from None
 
     def _study_id(self, optuna_name: str) -> int:
         try:
@@ -356,8 +373,8 @@ class OptunaAdapter:
             study.tell(trial.number, float(value), state=TrialState.COMPLETE, skip_if_finished=True)
         elif outcome == "pruned":
             study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
-        elif outcome == "out_of_memory":
-            Trial(study, trial._trial_id).set_constraint(MEMORY_CONSTRAINT, 1.0)
+        elif outcome in BROKEN_CONSTRAINT:
+            Trial(study, trial._trial_id).set_constraint(BROKEN_CONSTRAINT[outcome], 1.0)
             study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
         else:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
@@ -436,8 +453,7 @@ def _open(url: URL, make: type[RDBStorage], *, read_only: bool) -> RDBStorage:
     address = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     arguments = {"connect_args": connect_args(url, read_only=read_only), "pool_pre_ping": True}
     storage = make(address, arguments)
-    if url.get_backend_name() == "sqlite":
-        prepare_sqlite(storage.engine, read_only=read_only)
+    prepare(storage.engine, read_only=read_only)
     return storage
 
 

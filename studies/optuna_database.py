@@ -14,7 +14,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
 
-BUSY_TIMEOUT_S = 60.0
+BUSY_TIMEOUT_S = 25.0
+"""As that of our own connections."""
 _ADVISORY_LOCK = 7_351_604_928
 """Any constant of ours."""
 _IS_TRIAL_NOTE = r"key LIKE 'dashboard\:%\:note_%'"  # dashboard:<trial id>:note_ver, …_str:0
@@ -32,11 +33,22 @@ def connect_args(url: URL, *, read_only: bool) -> dict[str, Any]:
     """What the driver needs to know before the first connection."""
     if url.get_backend_name() == "sqlite":
         return {"timeout": BUSY_TIMEOUT_S}
-    options = "-c timezone=utc"
-    return {"options": options + " -c default_transaction_read_only=on" if read_only else options}
+    from studies import postgresql  # its driver is an extra that SQLite needs not
+
+    return postgresql.connect_args(url, read_only=read_only)
 
 
-def prepare_sqlite(engine: Engine, *, read_only: bool) -> None:
+def prepare(engine: Engine, *, read_only: bool) -> None:
+    """What only an engine's events can change; the connections it made before are closed."""
+    if engine.url.get_backend_name() == "sqlite":
+        _prepare_sqlite(engine, read_only=read_only)
+    else:
+        from studies import postgresql
+
+        postgresql.bound_waiting(engine)
+
+
+def _prepare_sqlite(engine: Engine, *, read_only: bool) -> None:
     """From now on transactions begin IMMEDIATE, or plainly on a connection that only reads.
 
     A transaction that reads before it writes fails at once when another has written in between;
@@ -64,7 +76,7 @@ def one_server_at_a_time(url: URL) -> Iterator[None]:
     if url.get_backend_name() == "sqlite":  # one server process, by design
         yield
         return
-    engine = create_engine(url)
+    engine = create_engine(url, connect_args=connect_args(url, read_only=False))
     try:
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})

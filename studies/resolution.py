@@ -57,6 +57,11 @@ class ResolvedStudy:
     grid: tuple[Params, ...] | None
     """Points of a grid search in the order they are tried, None for other samplers."""
 
+    @property
+    def most_trials(self) -> int | None:
+        """How many trials have parameters: as many as a grid's points; None without a grid."""
+        return None if self.grid is None else len(self.enqueue) + len(self.grid)
+
     def config(self, params: Params, *, seed: int) -> TrainConfig:
         """The training configuration of one trial."""
         settings: dict[str, Any] = {**self.training, **params}

@@ -125,6 +125,20 @@ class Budget(Document):
     n_trials: StrictInt = Field(20, ge=1, le=100_000)
     max_parallel: StrictInt = Field(1, ge=1, le=10_000)
     timeout_s: float | None = Field(None, gt=0, le=1e9)
+    """After it no trial begins; running ones end. Time in pause does not count."""
+    trial_timeout_s: float | None = Field(None, gt=0, le=1e9)
+    """A trial that trains for longer, over all its attempts, fails with `trial_timeout`."""
+
+
+class Checkpoint(Document):
+    """What survives of a trial beyond its worker's disk, and whose models are kept."""
+
+    upload: bool = False
+    """Send checkpoints to the server, so that a retry on any machine resumes."""
+    every_epochs: StrictInt = Field(1, ge=1, le=10_000)
+    """How often, where `upload` is set."""
+    keep: Literal["best", "all", "none"] = "best"
+    """Model files: of the best trial, of every completed trial, or none once the study ended."""
 
 
 class StudySpec(Document):
@@ -143,6 +157,7 @@ class StudySpec(Document):
     sampler: Sampler = Tpe()
     pruner: Pruner = Median()
     budget: Budget = Budget()
+    checkpoint: Checkpoint = Checkpoint()
     enqueue: tuple[dict[str, Scalar], ...] = Field((), max_length=10_000)
     """Configurations to try first; entries may be partial."""
     priority: StrictInt = Field(0, ge=-1000, le=1000)

@@ -73,7 +73,8 @@ def submit(context: ServerContext, spec: StudySpec, idempotency_key: str | None 
     """Store the study and return its id; its trials are claimable when this returns.
 
     With an Idempotency-Key that was used before, the study of that time is returned. Raises
-    `InputError`, or `ConflictError` ``idempotency_conflict`` when it was another study then.
+    `InputError`, or `ConflictError`: ``idempotency_conflict`` when it was another study then,
+    ``study_deleted`` when that was deleted since.
     """
     sha256 = _request_sha256(spec)
     if idempotency_key is not None:
@@ -118,6 +119,9 @@ def _submitted_before(database: Database, key: str, sha256: str) -> str | None:
         raise ConflictError(
             detail, code="idempotency_conflict", where=["header", "idempotency-key"]
         )
+    if study.deleted_at is not None:
+        detail = "The study that this Idempotency-Key made was deleted; take a fresh key."
+        raise ConflictError(detail, code="study_deleted", where=["header", "idempotency-key"])
     return study.id
 
 

@@ -6,7 +6,7 @@ spool the files to the system's temporary folder first, which may be memory.
 
 import re
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, BinaryIO
@@ -15,28 +15,21 @@ from anyio import to_thread
 from fastapi import Depends, Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect
 
 from model.config import SPLITS, Split
 from model.errors import InputError
 from service.context import Context
 from service.errors import ServiceError, TooLargeError
+from service.intake.body import BrokenUploadError, receive_body
 from service.store.identifiers import new_id
 
 TEXT_FIELDS = ("name", "options")
 MAX_TEXT_BYTES = 1 << 20
-_BLOCK_BYTES = 1 << 20
-"""Chunks of the network are gathered to this size before a thread writes them."""
 
 
 class MediaTypeError(ServiceError):
     status = 415
     code = "unsupported_media_type"
-
-
-class BrokenUploadError(ServiceError):
-    status = 400
-    code = "broken_upload"
 
 
 @dataclass(slots=True)
@@ -51,18 +44,16 @@ class Upload:
 
 
 async def _receive(request: Request, context: Context) -> AsyncIterator[Upload]:
-    limit = context.settings.max_upload_bytes
     boundary = _boundary(request.headers.get("content-type", ""))
     upload = Upload(context.folders.incoming / new_id())
-    await to_thread.run_sync(_make, upload.folder)
     writer = _FormWriter(upload, boundary)
     try:
-        await _feed(request, writer.write, limit)
+        await to_thread.run_sync(_make, upload.folder)
+        await receive_body(request, context.settings, upload.folder, writer.write)
         await to_thread.run_sync(writer.finish)
         yield upload
     finally:
-        writer.close()
-        await to_thread.run_sync(_remove, upload.folder)
+        await to_thread.run_sync(_remove, upload.folder, writer)
 
 
 ReceivedUpload = Annotated[Upload, Depends(_receive)]
@@ -73,8 +64,11 @@ def _make(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove(folder: Path, writer: "_FormWriter") -> None:
+    try:
+        writer.close()
+    finally:  # what it had left to write may not fit on the disk
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _boundary(content_type: str) -> bytes:
@@ -86,31 +80,6 @@ def _boundary(content_type: str) -> bytes:
         detail = "Send multipart/form-data with a file named train."
         raise MediaTypeError(detail, where=["header", "content-type"])
     return options[b"boundary"]
-
-
-async def _feed(request: Request, write: Callable[[bytes], None], limit: int) -> None:
-    """Pass the body on in blocks. Raises `TooLargeError` as soon as it is known to be too large."""
-    declared = request.headers.get("content-length", "")
-    total = int(declared) if declared.isdecimal() else 0
-    _check_size(total, limit)
-    received, block = 0, bytearray()
-    try:
-        async for chunk in request.stream():
-            received += len(chunk)
-            _check_size(received, limit)
-            block += chunk
-            if len(block) >= _BLOCK_BYTES:
-                await to_thread.run_sync(write, bytes(block))
-                block.clear()
-    except ClientDisconnect as error:
-        raise BrokenUploadError("The client went away before the upload was complete.") from error
-    if block:
-        await to_thread.run_sync(write, bytes(block))
-
-
-def _check_size(size: int, limit: int) -> None:
-    if size > limit:
-        raise TooLargeError(f"An upload may have {limit} bytes (BERTUNE_MAX_UPLOAD_BYTES).")
 
 
 class _FormWriter:

@@ -2,10 +2,10 @@
 
 import json
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +13,11 @@ from typing import Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from service.disk_space import free_bytes
+from service.local.database_claim import sqlite_file
 from service.settings import Settings
 from service.store.database import Database
+from service.store.file_system import network_file_system
 from service.store.schema import current_revision, head_revision
 from studies.client import Client
 from studies.connection import ApiError, UnreachableError, find_key
@@ -98,20 +101,36 @@ def _torch(settings: Settings) -> Finding:  # noqa: ARG001
 
 
 def _disk(settings: Settings) -> Finding:
-    folder = _existing_parent(settings.home.resolve())
-    free = shutil.disk_usage(folder).free
-    detail = f"{free / 1e9:.0f} GB free at {folder}"
+    home = settings.home.resolve()
+    free = free_bytes(home)
+    artifacts, datasets = (_size_bytes(home / name) for name in ("artifacts", "datasets"))
+    detail = (
+        f"{free / 1e9:.1f} GB free at {home}; "
+        f"{artifacts / 1e9:.1f} GB of artifacts, {datasets / 1e9:.1f} GB of data sets"
+    )
+    if free < settings.min_free_bytes:
+        advice = "Uploads are refused (BERTUNE_MIN_FREE_BYTES). Make room, or delete studies."
+        return Finding("fail", "disk", detail, advice)
     if free < LOW_DISK_BYTES:
         return Finding("warn", "disk", detail, "Make room, or set BERTUNE_HOME to another disk.")
     return Finding("ok", "disk", detail)
 
 
-def _existing_parent(path: Path) -> Path:
-    return path if path.exists() else _existing_parent(path.parent)
+def _size_bytes(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # removed by the server meanwhile
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def _database(settings: Settings) -> Finding:
     shown = f"{settings.resolved_database_url.partition(':')[0]} database"
+    file = sqlite_file(settings.resolved_database_url)
+    network = network_file_system(file) if file is not None else None
+    if network is not None:
+        advice = "Choose a BERTUNE_HOME on a disk of this machine, or a PostgreSQL database."
+        return Finding("fail", shown, f"{file} is on a network file system ({network})", advice)
     if settings.database_url is None and not (settings.home / "bertune.db").exists():
         return Finding("warn", shown, "not made yet", "The first 'bertune up' makes it.")
     try:

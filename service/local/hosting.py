@@ -10,6 +10,7 @@ from types import FrameType
 import uvicorn
 
 from service.app import create_app
+from service.context import ServerContext
 from service.local.database_claim import claim_database
 from service.local.startup_error import StartupError
 from service.settings import Settings
@@ -49,7 +50,7 @@ class HostedServer(uvicorn.Server):
                 timeout_keep_alive=30,
             )
         )
-        self._app = app
+        self.context: ServerContext = app.state.context
         self._listener = listener
         self._on_signal = on_signal
         self._signals = 0
@@ -85,7 +86,7 @@ class HostedServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Long polls end now; otherwise each would hold the server up for its whole wait.
-        self._app.state.context.waker.close()
+        self.context.waker.close()
         await super().shutdown(sockets)
 
 

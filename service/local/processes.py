@@ -2,7 +2,9 @@
 
 import logging
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,15 +24,17 @@ STOP_S = 10.0
 TEND_S = 0.5
 
 
-def worker_command(*, slots: int, workers: int) -> list[str]:
-    """A worker that dies with this process and takes its share of the cores among ``workers``.
+def worker_command(*, slots: int, workers: int, trainer: str | None = None) -> list[str]:
+    """A worker, but for its name: it dies with this process and takes its share of the cores among
+    ``workers``.
 
     Its server and key come by the environment, where other users of the machine cannot read them;
     ``-P`` keeps files of the current folder out.
     """
     threads = max(1, usable_cores() // (workers * slots)) if workers else 1
     base = [sys.executable, "-P", "-m", "service.cli", "worker", "--parent", str(os.getpid())]
-    return [*base, "--slots", str(slots), "--threads", str(threads)]
+    command = [*base, "--slots", str(slots), "--threads", str(threads)]
+    return command if trainer is None else [*command, "--trainer", trainer]
 
 
 def worker_environment(server: str, key: str, home: Path) -> dict[str, str]:
@@ -39,19 +43,24 @@ def worker_environment(server: str, key: str, home: Path) -> dict[str, str]:
 
 
 class ChildProcess:
-    """One worker: its process and, while it is dead, when to start it again."""
+    """One worker: its process and, while it is dead, when to start it again.
+
+    ``on_death`` hears the name of each process that died before its time.
+    """
 
     def __init__(
         self,
         command: Sequence[str],
         environment: Mapping[str, str],
         log: Path | None,
+        on_death: Callable[[str], None],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._command = list(command)
         self._environment = dict(environment)
         self._log = log
+        self._on_death = on_death
         self._clock = clock
         self._restart_s = FIRST_RESTART_S
         self._restart_at: float | None = None
@@ -74,6 +83,7 @@ class ChildProcess:
             )
             self._restart_at = now + self._restart_s
             self._restart_s = min(2 * self._restart_s, LONGEST_RESTART_S)
+            self._on_death(self._name)
         elif now >= self._restart_at:
             self._start()
 
@@ -89,14 +99,18 @@ class ChildProcess:
             logger.warning("worker %d does not stop; killing it", self._process.pid)
             self._process.kill()
             self._process.wait()
+        if self._process.returncode != 0:
+            self._on_death(self._name)
 
     def _start(self) -> None:
         self._restart_at = None
         self._started_at = self._clock()
+        # Its own for each start, so that a goodbye for the dead one never meets its successor.
+        self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         output = self._log.open("ab") if self._log else None
         try:
             self._process = subprocess.Popen(
-                self._command,
+                [*self._command, "--name", self._name],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -119,11 +133,13 @@ class WorkerProcesses:
         command: Sequence[str],
         environment: Mapping[str, str],
         *,
+        on_death: Callable[[str], None],
         log: Path | None = None,
     ) -> None:
         self._count = count
         self._command = command
         self._environment = environment
+        self._on_death = on_death
         self._log = log
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._tend, name="workers")
@@ -139,7 +155,8 @@ class WorkerProcesses:
 
     def _tend(self) -> None:
         children = [
-            ChildProcess(self._command, self._environment, self._log) for _ in range(self._count)
+            ChildProcess(self._command, self._environment, self._log, self._on_death)
+            for _ in range(self._count)
         ]
         while not self._stopping.wait(TEND_S):
             for child in children:

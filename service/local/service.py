@@ -1,5 +1,6 @@
 """Server and workers in one process tree, as `bertune up` and `bertune demo` run them."""
 
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -8,12 +9,15 @@ from pathlib import Path
 
 from rich.text import Text
 
+from service.errors import NotFoundError
 from service.local.hosting import HostedServer, address
 from service.local.processes import WorkerProcesses, worker_command, worker_environment
 from service.local.startup_error import StartupError
 from service.settings import Settings
 from service.terminal.views import make_console
 from studies.client import Client
+
+logger = logging.getLogger(__name__)
 
 LOOK_S = 0.05
 
@@ -22,7 +26,8 @@ class LocalService:
     """A server of this process with workers as its children.
 
     Workers start once the server answers, and are stopped before it, so that they can give their
-    trials back.
+    trials back. For one that dies the server hears a goodbye, so its trial need not wait for its
+    lease to lapse.
     """
 
     def __init__(
@@ -32,6 +37,7 @@ class LocalService:
         *,
         workers: int,
         slots: int = 1,
+        trainer: str | None = None,
         worker_log: Path | None = None,
         on_signal: Callable[[], None] | None = None,
     ) -> None:
@@ -39,6 +45,7 @@ class LocalService:
         self._settings = settings
         self._workers = workers
         self._slots = slots
+        self._trainer = trainer
         self._worker_log = worker_log
         self._server = HostedServer(settings, listener, on_signal=on_signal)
         self._processes: WorkerProcesses | None = None
@@ -62,8 +69,9 @@ class LocalService:
             return
         self._processes = WorkerProcesses(
             self._workers,
-            worker_command(slots=self._slots, workers=self._workers),
+            worker_command(slots=self._slots, workers=self._workers, trainer=self._trainer),
             worker_environment(self.url, self._key(), self._settings.home.resolve()),
+            on_death=self._say_goodbye,
             log=self._worker_log,
         )
         self._processes.start()
@@ -74,17 +82,34 @@ class LocalService:
             self._processes.stop()
         self._server.stop()
 
+    def _say_goodbye(self, worker: str) -> None:
+        try:
+            self._server.context.dispatcher.say_goodbye(worker)
+        except NotFoundError:
+            logger.debug("worker %s died before it asked for work", worker)
+        except Exception:
+            logger.exception("worker %s is dead; its leases have to lapse", worker)
+
     def _key(self) -> str:
         return self._settings.admin_key_file.read_text(encoding="ascii").strip()
 
 
-def run_service(settings: Settings, listener: socket.socket, *, workers: int, slots: int) -> None:
+def run_service(
+    settings: Settings,
+    listener: socket.socket,
+    *,
+    workers: int,
+    slots: int,
+    trainer: str | None = None,
+) -> None:
     """Serve until SIGINT or SIGTERM, the server in this (the main) thread.
 
     Raises what went wrong in either thread.
     """
     stopping = threading.Event()
-    service = LocalService(settings, listener, workers=workers, slots=slots, on_signal=stopping.set)
+    service = LocalService(
+        settings, listener, workers=workers, slots=slots, trainer=trainer, on_signal=stopping.set
+    )
     with ThreadPoolExecutor(1, thread_name_prefix="companion") as pool:
         companion = pool.submit(_accompany, service, stopping, workers)
         try:

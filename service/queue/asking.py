@@ -1,11 +1,12 @@
 """Gives a claimed trial its parameters: asks Optuna once per trial, outside any transaction."""
 
+from service.errors import LeaseLostError
 from service.queue.study_lock import StudyLocks
 from service.queue.study_plans import StudyPlan
 from service.queue.telling import Teller
 from service.store.claims import Held, store_params
 from service.store.database import Database
-from service.store.tables import Trial
+from service.store.tables import Study, Trial
 from studies.optuna_adapter import Asked, NotInOptunaError, OptunaAdapter
 
 
@@ -28,7 +29,8 @@ class Asker:
     def ensure_params(self, plan: StudyPlan, held: Held) -> None:
         """Store parameters for a trial that has none yet; a retry keeps those of the first time.
 
-        Raises `GridExhaustedError`, and whatever Optuna raises.
+        Raises `GridExhaustedError`, `LeaseLostError` when the study was deleted, and whatever
+        Optuna raises.
         """
         if not self._has_params(held.trial_id):
             with self._locks.hold(plan.study_id):
@@ -45,6 +47,9 @@ class Asker:
         # What ended before this ask must be known to it, or the parameters would depend on luck.
         self._teller.tell_ended(plan)
         with self._database.reading() as session:
+            if session.get_one(Study, plan.study_id).deleted_at is not None:
+                # It is taken out of Optuna under this lock, and must not come back there.
+                raise LeaseLostError(f"The study of trial {held.trial_id} was deleted.")
             number = session.get_one(Trial, held.trial_id).number or 0
         asked = self._asked(plan, number, held.trial_id)
         with self._database.transaction() as session:

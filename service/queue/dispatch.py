@@ -7,7 +7,6 @@ ours, and whatever a crash cuts off between two steps the reconciler makes up fo
 import logging
 import math
 from contextlib import suppress
-from datetime import UTC, datetime
 
 from sqlalchemy import select
 
@@ -15,7 +14,9 @@ from service.errors import LeaseLostError, NotFoundError
 from service.folders import Folders
 from service.pages.study_pages import StudyPages
 from service.queue.asking import Asker, GridExhaustedError
+from service.queue.file_removal import remove_files
 from service.queue.lease_document import lease_document
+from service.queue.renewing import Renewer
 from service.queue.result_check import check_reports, check_result
 from service.queue.study_lock import StudyLocks
 from service.queue.study_plans import StudyPlan, StudyPlans
@@ -23,19 +24,17 @@ from service.queue.telling import Teller
 from service.settings import Settings
 from service.store import claims, endings, leases
 from service.store.claims import Claimant, Held
-from service.store.completion import beats, best_trial, cancel_queued, complete_if_done
+from service.store.completion import cancel_queued, complete_if_done
 from service.store.database import Database
 from service.store.endings import Ended
 from service.store.moves import close_attempt, lock_study, move_trial
-from service.store.results import write_epochs
-from service.store.tables import Study, Trial
-from service.store.workers import is_draining, meet_worker, touch_holder
+from service.store.outage import is_unavailable
+from service.store.tables import Trial
+from service.store.workers import may_claim, meet_worker, stop_worker
 from service.waking import Waker
 from studies.optuna_adapter import OptunaAdapter
 from studies.wire.leases import (
-    Action,
     EndAnswer,
-    EpochMetrics,
     FailureRequest,
     Lease,
     LeaseRequest,
@@ -71,6 +70,7 @@ class Dispatcher:
         self.teller = Teller(database, optuna)
         self.pages = StudyPages(database, optuna)
         self._asker = Asker(database, optuna, self.locks, self.teller)
+        self._renewer = Renewer(database, optuna, self.plans, settings)
         self._folders = folders
         self._waker = waker
         self._clock = database.now_s()
@@ -84,7 +84,26 @@ class Dispatcher:
     def meet(self, request: LeaseRequest) -> None:
         """Note that a worker asks for work, whether or not there is some."""
         with self.database.transaction() as session:
-            meet_worker(session, request.worker, _device(request))
+            meet_worker(session, request.worker, _device(request), arrives=True)
+
+    def say_goodbye(self, worker_id: str) -> None:
+        """A worker is gone, by its own word or by that of who saw it die: take its leases back.
+
+        They count as lost; an orderly worker has none by now. Raises `NotFoundError`
+        ``unknown_worker``.
+        """
+        with self.database.transaction() as session:
+            # Claims of one worker wait for its row, so none is given out behind this look.
+            stop_worker(session, worker_id)
+            held = claims.held_by(session, worker_id)
+        for lease in held:
+            with self.database.transaction() as session:
+                claims.give_up(
+                    session, lease, max_lost=self.settings.max_lost, reason="its worker stopped"
+                )
+        if held:
+            logger.info("worker %s stopped and left %d trials", worker_id, len(held))
+            self._waker.wake()
 
     def claim(self, request: LeaseRequest) -> Lease | None:
         """The next trial for this slot, ready to train; None when nothing waits for now.
@@ -102,6 +121,8 @@ class Dispatcher:
                 logger.info("%s", error.detail)
                 return None
             except Exception as error:
+                if is_unavailable(error):
+                    raise  # no fault of the trial: the same claim, sent again, goes on from here
                 logger.exception("no parameters for trial %s", held.trial_id)
                 self._ask_failed(held, error)
                 # Not at once again: what failed may take a moment to come back.
@@ -121,7 +142,12 @@ class Dispatcher:
         for lease in held:
             with self.database.transaction() as session:
                 if lease.request_id != who.request_id:
-                    claims.give_up(session, lease, max_lost=self.settings.max_lost)
+                    claims.give_up(
+                        session,
+                        lease,
+                        max_lost=self.settings.max_lost,
+                        reason="its slot asked for another trial",
+                    )
                 elif claims.repeat_claim(session, self._clock, lease):
                     same = lease
         return same
@@ -132,7 +158,7 @@ class Dispatcher:
         skip: set[str] = set()
         while True:
             with self.database.reading() as session:
-                if is_draining(session, who.worker):
+                if not may_claim(session, who.worker):
                     return None
                 study_id = claims.next_study(session, self._clock, skip)
             if study_id is None:
@@ -189,47 +215,12 @@ class Dispatcher:
         Raises `LeaseLostError`, `NotFoundError` ``unknown_trial``, `InputError`.
         """
         check_reports(request.reports)
-        with self.database.transaction() as session:
-            touch_holder(session, trial_id, attempt)
-            trial = leases.lock_renewable(session, self._clock, trial_id, attempt)
-            if trial.state == "cancelled":
-                return self._renewed("cancel", self.settings.lease_s, datetime.now(UTC))
-            write_epochs(session, trial, request.reports)
-            lease_s, expires_at = leases.extend(session, self._clock, trial)
-            study = session.get_one(Study, trial.study_id)
-            keep = trial.kind == "train" and (
-                request.value is not None
-                and math.isfinite(request.value)
-                and beats(study, request.value, trial.number, best_trial(session, study))
-            )
-        action: Action = "keep_model" if keep else "continue"
-        if self._prunes(trial, request.reports):
-            action = "prune"
-        return self._renewed(action, lease_s, datetime.fromtimestamp(expires_at, UTC))
-
-    def _renewed(self, action: Action, lease_s: float, expires_at: datetime) -> RenewAnswer:
-        return RenewAnswer(
-            action=action,
-            lease_s=lease_s,
-            renew_s=min(self.settings.renew_s, lease_s / 3),
-            lease_expires_at=expires_at,
-        )
-
-    def _prunes(self, trial: Trial, reports: list[EpochMetrics]) -> bool:
-        """Report to Optuna and hear its pruner, also when the same epochs come again: the answer
-        of the first time may have been lost. A fault here costs a worker nothing."""
-        if trial.kind != "train" or trial.optuna_trial_id is None or not reports:
-            return False
-        try:
-            plan = self.plans.of(trial.study_id)
-            for report in sorted(reports, key=lambda report: report.epoch):
-                value = report.metrics.get(plan.key.metric)
-                if value is not None and math.isfinite(value):
-                    self._optuna.report(plan.key, trial.optuna_trial_id, report.epoch, value)
-            return self._optuna.should_prune(plan.key, trial.optuna_trial_id, trial.number or 0)
-        except Exception:
-            logger.exception("Optuna did not take the reports of trial %s", trial.id)
-            return False
+        renewal = self._renewer.renew(trial_id, attempt, request)
+        trial = renewal.trial
+        if trial.state == "failed":  # at its time limit, maybe just now
+            ended = Ended(trial.study_id, trial.state, attempt)
+            self._after(self.plans.of(trial.study_id), trial_id, ended)
+        return renewal.answer
 
     # -- end -------------------------------------------------------------------------------------
 
@@ -254,9 +245,6 @@ class Dispatcher:
                 return self.fail(trial_id, attempt, failure)
         with self.database.transaction() as session:
             ended = endings.finish(session, self._clock, trial_id, attempt, result)
-        for unused in ended.unused:
-            path = self._folders.artifact(unused.trial_id, unused.attempt, unused.name)
-            path.unlink(missing_ok=True)
         return self._after(plan, trial_id, ended)
 
     def fail(self, trial_id: str, attempt: int, failure: FailureRequest) -> EndAnswer:
@@ -282,12 +270,13 @@ class Dispatcher:
 
     def _after(self, plan: StudyPlan, trial_id: str, ended: Ended) -> EndAnswer:
         """What follows a commit; the reconciler does what is left undone here."""
+        remove_files(self._folders, ended.unused)
         try:
             with self.locks.hold(plan.study_id):
                 self.teller.tell_ended(plan)
         except Exception:
             logger.exception("Optuna was not told of trial %s", trial_id)
-        if ended.state in ("completed", "pruned"):
+        if ended.state in ("completed", "pruned", "failed"):
             self.pages.refresh(plan, trial_id)
         self._waker.wake()
         return EndAnswer(state=ended.state, attempt=ended.attempt)

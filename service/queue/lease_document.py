@@ -8,9 +8,17 @@ from sqlalchemy.orm import Session
 
 from service.errors import LeaseLostError
 from service.queue.study_plans import FileFacts, StudyPlan
+from service.store.checkpoints import newest_checkpoint
 from service.store.completion import MODEL_ARTIFACT
 from service.store.tables import Artifact, Attempt, Trial
-from studies.wire.leases import Lease, LeaseDataset, LeaseModel, RemoteFile
+from studies.wire.leases import (
+    CheckpointUpload,
+    Lease,
+    LeaseDataset,
+    LeaseModel,
+    RemoteFile,
+    Resume,
+)
 
 
 def lease_document(
@@ -38,7 +46,23 @@ def lease_document(
         lease_s=lease_s,
         renew_s=min(renew_s, lease_s / 3),
         lease_expires_at=datetime.fromtimestamp(expires_at, UTC),
+        resume=None if evaluates else _resume(session, trial_id, attempt),
+        checkpoint=None if evaluates else _checkpoint(plan),
     )
+
+
+def _resume(session: Session, trial_id: str, attempt: int) -> Resume | None:
+    found = newest_checkpoint(session, trial_id, before_attempt=attempt)
+    if found is None:
+        return None
+    artifact, epochs = found
+    url = f"/v1/leases/{trial_id}/{attempt}/resume"
+    return Resume(url=url, sha256=artifact.sha256, bytes=artifact.bytes, epoch=epochs)
+
+
+def _checkpoint(plan: StudyPlan) -> CheckpointUpload | None:
+    stated = plan.key.spec.checkpoint
+    return CheckpointUpload(every_epochs=stated.every_epochs) if stated.upload else None
 
 
 def _dataset(plan: StudyPlan) -> LeaseDataset:

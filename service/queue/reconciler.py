@@ -5,16 +5,17 @@ servers at once.
 """
 
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from sqlalchemy import select
 
 from service.context import ServerContext
+from service.queue.artifact_upkeep import drop_unneeded_files
+from service.queue.leaked_files import remove_half_uploads, remove_unrecorded
+from service.queue.purge import Purge
 from service.queue.study_plans import StudyPlan
 from service.queue.telling import studies_untold
 from service.store.leases import sweep_study
@@ -24,8 +25,8 @@ from studies.states import STUDY_ENDED
 
 logger = logging.getLogger(__name__)
 
-LEFTOVER_S = 24 * 3600.0
-"""Uploads under way are not older than this."""
+LOOK_AROUND_S = 3600.0
+"""How often every study's files are looked at; those of open ones are at each step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,10 @@ class Report:
     """Ended trials that Optuna had not heard of."""
     orphans: int
     """Running trials of Optuna that belonged to no trial of ours."""
+    files: int = 0
+    """Files that nobody needed, or that no row knew."""
+    purged: int = 0
+    """Deleted studies of which nothing is left."""
 
 
 class Reconciler:
@@ -47,6 +52,9 @@ class Reconciler:
         self._context = context
         self._stopping = threading.Event()
         self._looked_back = False
+        self._purge = Purge(context)
+        self._open_before: set[str] = set()
+        self._look_around_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
 
     def start(self) -> None:
@@ -67,15 +75,33 @@ class Reconciler:
         # A server that died while a study was cancelled may have left an orphan in it.
         ended = [] if self._looked_back else self._studies(ended=True)
         for study_id in dict.fromkeys([*open_studies, *untold, *ended]):
-            told += self._guarded(self._tell, study_id)
+            newly_told = self._guarded(self._tell, study_id)
+            told += newly_told
             orphans += self._guarded(self._fail_orphans, study_id)
-            if not self._looked_back:
+            if newly_told or not self._looked_back:
                 self._guarded(self._catch_up_pages, study_id)
         self._looked_back = True
-        self._guarded(self._remove_leftovers, "incoming files")
         if lapsed:
             self._context.waker.wake()
-        return Report(lapsed, told, orphans)
+        files = self._tidy(open_studies)
+        return Report(lapsed, told, orphans, files, self._purge_deleted())
+
+    def _tidy(self, open_studies: list[str]) -> int:
+        """Remove files that nobody needs; at the first step and every hour also those that only
+        crashes can have left."""
+        seldom = time.monotonic() >= self._look_around_at
+        if seldom:
+            self._look_around_at = time.monotonic() + LOOK_AROUND_S
+        # One that has ended since the last step may have left something at its very end.
+        chosen = {*open_studies, *self._open_before, *(self._studies(ended=True) if seldom else ())}
+        self._open_before = set(open_studies)
+        removed = sum(self._guarded(self._drop_unneeded, study_id) for study_id in sorted(chosen))
+        if seldom:
+            removed += self._guarded(self._remove_leaked, "the artifacts' folder")
+        return removed + self._guarded(self._remove_half_uploads, "incoming files")
+
+    def _purge_deleted(self) -> int:
+        return sum(self._guarded(self._purge.step, study_id) for study_id in self._purge.pending())
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -121,7 +147,8 @@ class Reconciler:
             return dispatcher.teller.tell_ended(plan)
 
     def _catch_up_pages(self, study_id: str) -> int:
-        """Have the notes and figures written that died with an earlier server."""
+        """Have the notes and figures written that died with an earlier server, and those of trials
+        that no worker ended."""
         dispatcher = self._context.dispatcher
         dispatcher.pages.catch_up(dispatcher.plans.of(study_id))
         return 0
@@ -152,20 +179,11 @@ class Reconciler:
                 )
             )
 
-    def _remove_leftovers(self, _what: str) -> int:
-        """Remove uploads that a crash left half-way."""
-        folder = self._context.folders.incoming
-        old = [path for path in folder.iterdir() if _is_old(path)] if folder.is_dir() else []
-        for path in old:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-        return len(old)
+    def _drop_unneeded(self, study_id: str) -> int:
+        return drop_unneeded_files(self._context, study_id)
 
+    def _remove_leaked(self, _what: str) -> int:
+        return remove_unrecorded(self._context)
 
-def _is_old(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > LEFTOVER_S
-    except FileNotFoundError:  # its upload has just been published
-        return False
+    def _remove_half_uploads(self, _what: str) -> int:
+        return remove_half_uploads(self._context)

@@ -9,11 +9,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
-from service.store.database import Database
+from service.store.database import Database, postgresql_engine
 
 STRIPES = 64
+FROZEN_S = 60
+"""A server that stops in the middle of an ask keeps its study's lock for this long."""
 
 
 class StudyLocks:
@@ -31,12 +33,12 @@ class StudyLocks:
         self._engine = (
             None
             if database.is_sqlite
-            else create_engine(
+            else postgresql_engine(
                 database.url,
+                settings={"idle_session_timeout": f"{FROZEN_S}s"},
                 isolation_level="AUTOCOMMIT",
                 pool_size=4,
                 max_overflow=STRIPES - 4,
-                pool_pre_ping=True,
             )
         )
 

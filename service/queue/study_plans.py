@@ -63,6 +63,11 @@ class StudyPlans:
             return _plan(study, dataset, files)
 
 
+def optuna_name(study_id: str, name: str) -> str:
+    """A study's name in Optuna, where names must differ."""
+    return f"{name} [{study_id}]"
+
+
 def _plan(study: Study, dataset: Dataset, files: Any) -> StudyPlan:
     spec = StudySpec.model_validate(study.spec)
     max_positions = int(study.model_facts["max_positions"])
@@ -72,7 +77,7 @@ def _plan(study: Study, dataset: Dataset, files: Any) -> StudyPlan:
         study_id=study.id,
         name=study.name,
         key=StudyKey(
-            optuna_name=f"{study.name} [{study.id}]",
+            optuna_name=optuna_name(study.id, study.name),
             direction=resolved.direction,
             metric=resolved.metric,
             spec=spec,

@@ -7,13 +7,18 @@ from sqlalchemy import select, update
 
 from service.queue.study_plans import StudyPlan
 from service.store.database import Database
+from service.store.overtime import TRIAL_TIMEOUT
 from service.store.tables import Trial
 from studies.optuna_adapter import NotInOptunaError, OptunaAdapter, Outcome
 from studies.states import TRIAL_ENDED
 
 logger = logging.getLogger(__name__)
 
-OUT_OF_MEMORY = "out_of_memory"
+INFEASIBLE: dict[str | None, Outcome] = {
+    "out_of_memory": "out_of_memory",
+    TRIAL_TIMEOUT: "out_of_time",
+}
+"""Errors that follow from the parameters: the sampler is to steer away from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ def outcome_of(trial: EndedTrial) -> tuple[Outcome, float | None]:
         return "completed", trial.value
     if trial.state == "pruned":
         return "pruned", trial.value
-    return ("out_of_memory" if trial.error_code == OUT_OF_MEMORY else "failed"), None
+    return INFEASIBLE.get(trial.error_code, "failed"), None
 
 
 def studies_untold(database: Database) -> list[str]:

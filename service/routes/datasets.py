@@ -55,7 +55,7 @@ _FORM: dict[str, Any] = {
     status_code=201,
     summary="Upload a data set",
     openapi_extra=_FORM,
-    responses=errors(400, 413, 415, 422),
+    responses=errors(400, 413, 415, 422, 507),
 )
 def upload_dataset(upload: ReceivedUpload, context: Context) -> DatasetAnswer:
     """The files are read once, checked and stored in one normal form.

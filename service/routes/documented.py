@@ -13,6 +13,7 @@ _MEANING = {
     413: "The body is too large",
     415: "The body has a media type that is not read here",
     422: "Something in the request is wrong; `where` is the path to it",
+    507: "The disk is full; nothing was stored",
 }
 
 

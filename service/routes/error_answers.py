@@ -6,13 +6,16 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from model.errors import InputError
-from service.errors import ServiceError
+from service.context import ServerContext
+from service.disk_space import means_full_disk
+from service.errors import DatabaseUnavailableError, DiskFullError, ServiceError
+from service.store.outage import is_unavailable
 from studies.wire.base import ErrorAnswer
 
 Path = tuple[str | int, ...]
@@ -20,7 +23,6 @@ Path = tuple[str | int, ...]
 logger = logging.getLogger(__name__)
 
 MAX_PROBLEMS_TOLD = 5
-RETRY_AFTER_S = 2
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -30,7 +32,8 @@ def install_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(InputError, _input_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(OperationalError, _database_error)
+    app.add_exception_handler(OSError, _file_error)
+    app.add_exception_handler(DBAPIError, _database_error)
     app.add_exception_handler(PoolTimeoutError, _database_error)
     app.add_exception_handler(Exception, _unforeseen)
 
@@ -108,11 +111,33 @@ def _http_error(_request: Request, error: Exception) -> Response:
     return _answer(error.status_code, code, str(error.detail), headers=headers)
 
 
+def _file_error(request: Request, error: Exception) -> Response:
+    if _means_full_disk(request, error):
+        return _full_disk(request, error)
+    raise error  # unforeseen, like any other
+
+
+def _means_full_disk(request: Request, error: Exception) -> bool:
+    context: ServerContext = request.app.state.context
+    return means_full_disk(error, context.folders.home)
+
+
+def _full_disk(request: Request, error: Exception) -> Response:
+    logger.error("%s %s: the disk is full: %s", request.method, request.url.path, error)
+    detail = "The disk of the server or of its database is full: nothing was stored. Make room."
+    return _answer(DiskFullError.status, DiskFullError.code, detail)
+
+
 def _database_error(request: Request, error: Exception) -> Response:
-    logger.error("%s %s: the database failed", request.method, request.url.path, exc_info=error)
-    headers = {"Retry-After": str(RETRY_AFTER_S)}
-    detail = "The database does not answer now; try again."
-    return _answer(503, "database_unavailable", detail, headers=headers)
+    if _means_full_disk(request, error):
+        return _full_disk(request, error)
+    if not is_unavailable(error):
+        return _unforeseen(request, error)
+    reason = str(error).partition("\n")[0]
+    logger.error("%s %s: the database failed: %s", request.method, request.url.path, reason)
+    away = DatabaseUnavailableError()
+    headers = {"Retry-After": str(away.retry_after_s)}
+    return _answer(away.status, away.code, away.detail, headers=headers)
 
 
 def _unforeseen(request: Request, error: Exception) -> Response:

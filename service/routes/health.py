@@ -15,8 +15,9 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz", summary="Is the process alive", response_class=PlainTextResponse)
-def healthz() -> str:
-    """Answers without a key and without a look at the database."""
+async def healthz() -> str:
+    """Answers without a key, without a look at the database, and without one of the threads, which
+    may all be waiting for it."""
     return "ok\n"
 
 
@@ -39,12 +40,12 @@ def readyz(context: Context) -> JSONResponse:
 
 @router.get(
     "/metrics",
-    summary="Counts for Prometheus",
+    summary="Gauges for Prometheus",
     response_class=Response,
     responses=errors() | {200: {"content": {"text/plain": {}}, "description": "Gauges"}},
 )
 def metrics(context: Context) -> Response:
-    """Studies, trials and workers by state."""
+    """Studies, trials and workers by state; bytes stored, and bytes free on the disk."""
     with context.database.reading() as session:
-        body = render_metrics(session)
+        body = render_metrics(session, context.folders.home)
     return Response(body, media_type="text/plain; version=0.0.4; charset=utf-8")

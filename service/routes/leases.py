@@ -5,10 +5,13 @@ from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import FileResponse
 
 from service.context import Context
+from service.errors import NotFoundError
 from service.queue.artifact_upload import receive_artifact
 from service.routes.documented import errors
+from service.store.checkpoints import checkpoint_for
 from studies.wire.leases import (
     EndAnswer,
     FailureRequest,
@@ -98,7 +101,7 @@ def release(
     "/{trial_id}/{attempt}/artifacts/{name}",
     summary="Upload an artifact",
     status_code=201,
-    responses=errors(400, 404, 409, 413, 422),
+    responses=errors(400, 404, 409, 413, 422, 507),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -115,3 +118,22 @@ async def upload(
 ) -> UploadAnswer:
     """The raw body, stored under (trial, attempt)."""
     return await receive_artifact(request, context, trial_id, attempt, name)
+
+
+@router.get(
+    "/{trial_id}/{attempt}/resume",
+    summary="Download the checkpoint to go on from",
+    response_class=FileResponse,
+    responses=errors(404, 409, 422),
+)
+def download_checkpoint(
+    context: Context, trial_id: TrialId, attempt: AttemptNumber
+) -> FileResponse:
+    """The newest one that earlier attempts of the trial uploaded, for who holds the lease."""
+    with context.database.reading() as session:
+        artifact = checkpoint_for(session, trial_id, attempt)
+    path = context.folders.artifact(artifact.trial_id, artifact.attempt, artifact.name)
+    if not path.is_file():
+        raise NotFoundError(f"The file {artifact.name} is gone from the disk.", code="file_gone")
+    headers = {"ETag": f'"{artifact.sha256}"', "X-Content-Type-Options": "nosniff"}
+    return FileResponse(path, filename=artifact.name, headers=headers)

@@ -1,6 +1,5 @@
 """Logging a browser in: a one-time link, or a page that takes a key. No script runs on it."""
 
-from datetime import UTC, datetime
 from html import escape
 from typing import cast
 from urllib.parse import quote
@@ -12,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from service.auth import SESSION_COOKIE, is_same_origin
 from service.context import Context
 from service.routes.documented import errors
+from service.store.clock import moment
 from service.store.database import Database
 from service.store.keys import (
     LINK_LIFETIME,
@@ -81,7 +81,7 @@ def show_login(
     if token is None:
         return _page(next)
     with context.database.transaction() as session:
-        cookie = redeem_link(session, token, datetime.now(UTC))
+        cookie = redeem_link(session, token, moment(session))
     if cookie is None:
         return _page(next, "This link has expired or was used already.", status=401)
     return _logged_in(request, cookie, next)
@@ -112,8 +112,8 @@ async def log_in(request: Request, context: Context, next: str = HOME_PAGE) -> R
 def make_login_link(request: Request, context: Context) -> LoginLink:
     """A link that logs one browser in as the caller, once, within ten minutes."""
     identity = cast(Identity, request.state.identity)
-    now = datetime.now(UTC)
     with context.database.transaction() as session:
+        now = moment(session)
         token = create_link(session, identity.key_id, now)
     return LoginLink(url=f"/login?token={token}", expires_at=now + LINK_LIFETIME)
 
@@ -123,7 +123,7 @@ def _open_session(database: Database, key: str) -> str | None:
         identity = identify_key(session, hash_secret(key))
         if identity is None:
             return None
-        return create_session(session, identity.key_id, datetime.now(UTC))
+        return create_session(session, identity.key_id, moment(session))
 
 
 def _page(target: str, alert: str = "", *, status: int = 200) -> HTMLResponse:

@@ -1,4 +1,4 @@
-"""Studies: submit, validate, list, read, cancel, and the best trial's model."""
+"""Studies: submit, validate, list, read; pause, resume, cancel, extend and delete one."""
 
 from typing import Annotated, Any
 
@@ -8,15 +8,17 @@ from service.context import Context
 from service.errors import ServiceError
 from service.intake.submission import submit
 from service.intake.validation import validate
+from service.queue.purge import delete_study
 from service.routes.cursors import Cursor, Limit, cut_page, decode_cursor
 from service.routes.documented import errors
 from service.routes.study_answers import answer_studies
 from service.store.completion import cancel_study
+from service.store.lifecycle import extend_study, pause_study, resume_study
 from service.store.studies import get_study, list_studies
 from studies.spec import StudySpec
 from studies.states import StudyState
 from studies.wire.base import Page
-from studies.wire.studies import StudyAnswer, ValidationAnswer
+from studies.wire.studies import ExtendRequest, PauseRequest, StudyAnswer, ValidationAnswer
 
 router = APIRouter(prefix="/v1/studies", tags=["studies"])
 StudyId = Annotated[str, Path(pattern=r"^[^\x00]{1,100}$", description="A study's id")]
@@ -42,7 +44,13 @@ _EXAMPLES: dict[str, Any] = {
             "objective": {"metric": "macro_f1", "direction": "maximize"},
             "sampler": {"name": "tpe"},
             "pruner": {"name": "median"},
-            "budget": {"n_trials": 20, "max_parallel": 4, "timeout_s": None},
+            "budget": {
+                "n_trials": 20,
+                "max_parallel": 4,
+                "timeout_s": None,
+                "trial_timeout_s": 3600,
+            },
+            "checkpoint": {"upload": True, "every_epochs": 1, "keep": "best"},
             "enqueue": [{"learning_rate": 5e-4, "batch_size": 32, "max_length": 64}],
             "priority": 0,
             "seed": 0,
@@ -57,12 +65,14 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[\x20-\x7e]+$",
-        description="Sent again with the same study, it answers with the study of the first time",
+        description="Sent again with the same body, it changes nothing and answers the same study",
     ),
 ]
 LabelFilters = Annotated[
     list[str], Query(alias="label", description="`key:value`; several must all hold")
 ]
+
+_DRAIN = PauseRequest()
 
 
 class FilterError(ServiceError):
@@ -70,7 +80,7 @@ class FilterError(ServiceError):
     code = "invalid_filter"
 
 
-@router.post("", status_code=201, summary="Submit a study", responses=errors(409, 422))
+@router.post("", status_code=201, summary="Submit a study", responses=errors(409, 422, 507))
 def submit_study(
     spec: Spec, context: Context, idempotency_key: IdempotencyKey = None
 ) -> StudyAnswer:
@@ -126,6 +136,50 @@ def read_study(study_id: StudyId, context: Context) -> StudyAnswer:
         return answer_studies(session, [get_study(session, study_id)])[0]
 
 
+@router.post("/{study_id}/pause", summary="Pause a study", responses=errors(404, 409, 422))
+def pause(study_id: StudyId, context: Context, body: PauseRequest = _DRAIN) -> StudyAnswer:
+    """Nothing of it is given out until it is resumed, and its `timeout_s` stands still.
+
+    With `drain` (the default) running trials finish; with `preempt` their workers save a
+    checkpoint and hand them back at their next renewal, which counts toward nothing. A paused
+    study takes the new mode.
+    """
+    with context.database.transaction() as session:
+        pause_study(session, study_id, body.mode)
+    return read_study(study_id, context)
+
+
+@router.post("/{study_id}/resume", summary="Resume a study", responses=errors(404, 409, 422))
+def resume(study_id: StudyId, context: Context) -> StudyAnswer:
+    """Resuming a study that is not paused changes nothing."""
+    with context.database.transaction() as session:
+        resume_study(session, study_id)
+    context.waker.wake()
+    return read_study(study_id, context)
+
+
+@router.post("/{study_id}/extend", summary="Add trials to a study", responses=errors(404, 409, 422))
+def extend(
+    study_id: StudyId,
+    body: ExtendRequest,
+    context: Context,
+    idempotency_key: IdempotencyKey = None,
+) -> StudyAnswer:
+    """A completed study opens again; its `timeout_s` counts anew. The test split is opened again
+    only if another trial becomes the best."""
+    most_trials = context.dispatcher.plans.of(study_id).resolved.most_trials
+    with context.database.transaction() as session:
+        extend_study(
+            session,
+            study_id,
+            body.add_trials,
+            idempotency_key=idempotency_key,
+            most_trials=most_trials,
+        )
+    context.waker.wake()
+    return read_study(study_id, context)
+
+
 @router.post("/{study_id}/cancel", summary="Cancel a study", responses=errors(404, 409, 422))
 def cancel(study_id: StudyId, context: Context) -> StudyAnswer:
     """Queued trials never start; running ones are told to stop at their next renewal.
@@ -136,3 +190,13 @@ def cancel(study_id: StudyId, context: Context) -> StudyAnswer:
         cancel_study(session, get_study(session, study_id))
     context.waker.wake()
     return read_study(study_id, context)
+
+
+@router.delete("/{study_id}", summary="Delete a study", status_code=204, responses=errors(404, 422))
+def delete(study_id: StudyId, context: Context) -> None:
+    """With its trials, results and files. An open study is cancelled first.
+
+    It is gone from every list at once and cannot be brought back; disk and database are cleared
+    in the background. Its data set stays.
+    """
+    delete_study(context, study_id)

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 from service.store.studies import (
     TrialTally,
     best_trials,
+    disk_bytes_of,
     labels_of,
     results_of,
     tally_trials,
@@ -32,8 +33,16 @@ def answer_studies(session: Session, studies: Sequence[Study]) -> list[StudyAnsw
     tallies = tally_trials(session, ids)
     best = best_trials(session, ids)
     results = results_of(session, [trial.id for trial in best.values()])
+    disk_bytes = disk_bytes_of(session, ids)
     return [
-        _answer(study, labels[study.id], tallies[study.id], best.get(study.id), results)
+        _answer(
+            study,
+            labels[study.id],
+            tallies[study.id],
+            best.get(study.id),
+            results,
+            disk_bytes=disk_bytes[study.id],
+        )
         for study in studies
     ]
 
@@ -44,6 +53,8 @@ def _answer(
     tally: TrialTally,
     best: Trial | None,
     results: Results,
+    *,
+    disk_bytes: int,
 ) -> StudyAnswer:
     error = None
     if study.error_code is not None:
@@ -53,10 +64,12 @@ def _answer(
             "id": study.id,
             "name": study.name,
             "state": study.state,
+            "pause": study.pause_mode,
             "trials": TrialCounts(**tally.counts),
             "best": _best(best, results),
             "test": _test(study, best, results),
             "progress": _progress(study, tally),
+            "disk_bytes": disk_bytes,
             "error": error,
             "created_at": study.created_at,
             "started_at": study.started_at,

@@ -15,9 +15,10 @@ from service.routes.cursors import Cursor, Limit, cut_page, decode_cursor
 from service.routes.documented import errors
 from service.routes.studies import StudyId
 from service.store.studies import best_trials, get_study, results_of
-from service.store.tables import Artifact, Study, Trial
+from service.store.tables import Artifact, Attempt, Study, Trial
 from service.store.trials import (
     artifacts_of,
+    attempts_of,
     class_metrics_of,
     confusion_of,
     epochs_of,
@@ -31,6 +32,7 @@ from studies.wire.base import Page
 from studies.wire.studies import Fault
 from studies.wire.trials import (
     ArtifactAnswer,
+    AttemptAnswer,
     ClassScore,
     ConfusionAnswer,
     Epoch,
@@ -43,6 +45,8 @@ Number = Annotated[int, Path(ge=0, le=2**31 - 1, description="The trial's number
 ArtifactName = Annotated[str, Path(pattern=r"^[^\x00]{1,200}$")]
 MatrixName = Annotated[str, Query(pattern=r"^[^\x00]{0,100}$")]
 DEFAULT_HEAD, DEFAULT_KIND = "label", "multiclass"
+ENDED_BADLY = ("failed", "crashed", "lost", "timed_out")
+"""Outcomes of an attempt that say why there is no result."""
 MODEL, PREDICTIONS, LOG = "model.zip", "predictions.csv", "train.log"
 
 _MATRIX_FORMS: dict[int | str, dict[str, Any]] = {
@@ -93,12 +97,13 @@ def read_trials(
 
 @router.get("/trials/{number}", summary="Read a trial", responses=errors(404, 422))
 def read_trial(study_id: StudyId, number: Number, context: Context) -> TrialAnswer:
-    """With the epochs of its current attempt and its scores per class."""
+    """With the epochs of its current attempt, its scores per class, and how every attempt ended."""
     with context.database.reading() as session:
         trial = get_trial(session, get_study(session, study_id), number)
         results = results_of(session, [trial.id])
         epochs = epochs_of(session, trial)
         per_class = class_metrics_of(session, trial)
+        attempts = attempts_of(session, trial)
     return TrialAnswer.model_validate(
         _facts(trial)
         | {
@@ -114,9 +119,34 @@ def read_trial(study_id: StudyId, number: Number, context: Context) -> TrialAnsw
                 )
                 for row in per_class
             ],
+            "attempts": [_attempt(attempt) for attempt in attempts],
             "worker": trial.worker_id,
         }
     )
+
+
+def _attempt(attempt: Attempt) -> AttemptAnswer:
+    """What an attempt's ``info`` holds depends on how it ended, and in part on its worker."""
+    info = attempt.info or {}
+    problems, epochs = info.get("problems"), info.get("resumed_from_epoch")
+    return AttemptAnswer(
+        attempt=attempt.attempt,
+        worker=attempt.worker_id,
+        outcome=attempt.outcome,
+        error=_attempt_error(attempt.outcome, info),
+        problems=[str(problem) for problem in problems] if isinstance(problems, list) else [],
+        resumed_from_epoch=epochs if type(epochs) is int else None,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+    )
+
+
+def _attempt_error(outcome: str | None, info: dict[str, Any]) -> Fault | None:
+    """A failure has a code of its own; of a lost lease only the reason is known."""
+    if outcome not in ENDED_BADLY:
+        return None
+    code, detail = info.get("code", outcome), info.get("detail", info.get("reason", ""))
+    return Fault(code=str(code), detail=str(detail))
 
 
 def _facts(trial: Trial) -> dict[str, Any]:

@@ -11,18 +11,18 @@ from typing import Any
 from sqlalchemy import and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from service.store.clock import Clock, now_s
 from service.store.completion import complete_if_done
 from service.store.leases import (
     CLAIMABLE_STUDIES,
-    Clock,
     extend,
     holds,
-    lock_trial,
     lose,
     may_run_one_more,
     sweep_study,
 )
-from service.store.moves import lock_study, move_study, record_trial
+from service.store.moves import lock_study, lock_trial, move_study, record_trial
+from service.store.study_clock import start_clock
 from service.store.tables import Attempt, Study, Trial
 from service.store.workers import meet_worker, touch_holder
 from studies.states import TRIAL_ENDED, check_trial_move
@@ -49,22 +49,24 @@ class Held:
     request_id: str
 
 
-def held_by(session: Session, worker: str, slot: int) -> list[Held]:
-    """The leases that a slot holds: none or one, unless an answer of ours was lost."""
-    rows = session.execute(
+def held_by(session: Session, worker: str, slot: int | None = None) -> list[Held]:
+    """The leases of a worker, or of one slot: none or one, unless an answer of ours was lost."""
+    query = (
         select(Attempt.trial_id, Attempt.attempt, Trial.study_id, Attempt.request_id)
         .join(Trial, and_(Trial.id == Attempt.trial_id, Trial.attempt == Attempt.attempt))
-        .where(Attempt.worker_id == worker, Attempt.slot == slot, Trial.state == "running")
+        .where(Attempt.worker_id == worker, Trial.state == "running")
         .order_by(Attempt.started_at)
     )
-    return [Held(*row) for row in rows]
+    if slot is not None:
+        query = query.where(Attempt.slot == slot)
+    return [Held(*row) for row in session.execute(query)]
 
 
 def next_study(session: Session, clock: Clock, skip: set[str]) -> str | None:
     """The study whose trial goes next, None when nothing can be claimed.
 
-    Higher priority first; among equals the one with the fewest running trials, then the oldest.
-    A look without locks: `claim` decides.
+    Higher priority first; among equals the one with the fewest running trials, then the one that
+    was served longest ago (never first), then the oldest. A look without locks: `claim` decides.
     """
     running = (
         select(func.count())
@@ -85,7 +87,13 @@ def next_study(session: Session, clock: Clock, skip: set[str]) -> str | None:
             running < Study.max_parallel,
             waiting,
         )
-        .order_by(Study.priority.desc(), running, Study.created_at, Study.id)
+        .order_by(
+            Study.priority.desc(),
+            running,
+            func.coalesce(Study.last_claimed_at, 0.0),
+            Study.created_at,
+            Study.id,
+        )
         .limit(1)
     )
 
@@ -94,18 +102,29 @@ def claim(
     session: Session, clock: Clock, study_id: str, who: Claimant, *, max_lost: int
 ) -> Held | None:
     """Take the study's next queued trial; None when it has none to give by now."""
-    meet_worker(session, who.worker, who.device)
+    present = meet_worker(session, who.worker, who.device)
     earlier = held_by(session, who.worker, who.slot)
     if earlier:  # the same request, sent again, was quicker
         return next((held for held in earlier if held.request_id == who.request_id), None)
+    if not present:
+        return None
     study = lock_study(session, study_id)
     sweep_study(session, clock, study, max_lost=max_lost)
     if not may_run_one_more(session, study):
         return None
     held = _take(session, clock, study, who)
-    if held is not None and study.state == "queued":
-        move_study(session, study, "running")
+    if held is not None:
+        _note_claim(session, study)
     return held
+
+
+def _note_claim(session: Session, study: Study) -> None:
+    if study.state == "queued":
+        move_study(session, study, "running")
+    if study.started_at is None:
+        study.started_at = datetime.now(UTC)
+    start_clock(session, study)
+    study.last_claimed_at = now_s(session)
 
 
 def repeat_claim(session: Session, clock: Clock, held: Held) -> bool:
@@ -118,13 +137,12 @@ def repeat_claim(session: Session, clock: Clock, held: Held) -> bool:
     return True
 
 
-def give_up(session: Session, held: Held, *, max_lost: int) -> None:
-    """Take back a lease whose slot asks for another trial: its answer was lost, or its agent
-    forgot it. Nobody works on it, so it counts as lost and need not wait to lapse."""
+def give_up(session: Session, held: Held, *, max_lost: int, reason: str) -> None:
+    """Take back a lease that nobody works on: it counts as lost and need not wait to lapse."""
     study = lock_study(session, held.study_id)
     trial = lock_trial(session, held.trial_id)
     if holds(trial, held.attempt):
-        lose(session, trial, max_lost=max_lost, reason="its slot asked for another trial")
+        lose(session, trial, max_lost=max_lost, reason=reason)
         complete_if_done(session, study)
 
 
@@ -134,7 +152,7 @@ def _take(session: Session, clock: Clock, study: Study, who: Claimant) -> Held |
     first = (
         select(Trial.id)
         .where(Trial.study_id == study.id, Trial.state == "queued")
-        .order_by(Trial.number, Trial.id)
+        .order_by(Trial.number.asc().nulls_first(), Trial.id)  # an evaluation that began goes on
         .limit(1)
         .with_for_update(skip_locked=True, key_share=True)
     )
@@ -145,6 +163,7 @@ def _take(session: Session, clock: Clock, study: Study, who: Claimant) -> Held |
             state="running",
             attempt=Trial.attempt + 1,
             lease_expires_at=clock + who.lease_s,
+            leased_since=clock,
             worker_id=who.worker,
             started_at=now,
         )

@@ -4,7 +4,7 @@ Every function expects the study to be locked by `lock_study`.
 """
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.orm import Session
@@ -14,6 +14,7 @@ from service.store.events import append_event
 from service.store.identifiers import new_id
 from service.store.moves import close_attempt, lock_study, move_study, move_trial
 from service.store.studies import best_trials
+from service.store.study_clock import counted_s
 from service.store.tables import Artifact, Dataset, DatasetFile, Study, Trial
 from studies.states import STUDY_ENDED
 
@@ -83,9 +84,9 @@ def cancel_overdue(session: Session, study: Study) -> bool:
 
     The evaluation of the best trial is no trial of the search and stays.
     """
-    if study.timeout_s is None or study.started_at is None or study.state in STUDY_ENDED:
+    if study.timeout_s is None or study.state in STUDY_ENDED:
         return False
-    if datetime.now(UTC) < study.started_at + timedelta(seconds=study.timeout_s):
+    if counted_s(session, study) < study.timeout_s:
         return False
     return cancel_queued(session, study, "time is up", search_only=True) > 0
 
@@ -141,7 +142,11 @@ def _has_test_rows(session: Session, study: Study) -> bool:
 def _evaluate(session: Session, study: Study, best: Trial) -> bool:
     """Queue the evaluation of ``best``; True when there is nothing (more) to wait for."""
     done = session.scalars(
-        select(Trial).where(Trial.study_id == study.id, Trial.evaluates_id == best.id)
+        select(Trial).where(
+            Trial.study_id == study.id,
+            Trial.evaluates_id == best.id,
+            Trial.state != "cancelled",  # by an `extend` before it had begun
+        )
     ).first()
     if done is not None:
         if done.state == "failed":

@@ -6,15 +6,22 @@ start instead of failing in its middle; reads begin plainly and hold nobody up.
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Float, create_engine, event, func, literal_column
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.engine import URL, Engine, ExceptionContext, make_url
 from sqlalchemy.orm import Session
 
-SQLITE_BUSY_TIMEOUT_S = 60.0
+from service.store.clock import Clock, clock_of
+from service.store.outage import Outage, is_unavailable
+
+SQLITE_BUSY_TIMEOUT_S = 25.0
+"""Less than clients wait for an answer, so that they hear why there is none."""
+POOL_TIMEOUT_S = 10.0
+
+Mend = Callable[[Session], None]
 
 
 class OpenTransactionError(RuntimeError):
@@ -29,6 +36,14 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine: Engine = _sqlite_engine(self.url) if self.is_sqlite else _engine(self.url)
         self._thread = threading.local()
+        self._outage = Outage()
+        self._mend: Mend | None = None
+        event.listen(self.engine, "handle_error", self._note_failure)
+
+    def after_outage(self, mend: Mend) -> None:
+        """When the database was away and is back, ``mend(session)`` runs and is committed before
+        any other transaction of this process."""
+        self._mend = mend
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -37,11 +52,23 @@ class Database:
         self._thread.depth = 1
         try:
             with Session(self.engine, expire_on_commit=False) as session:
-                session.connection(execution_options={"bertune_write": True})
+                self._begin(session)
                 yield session
                 session.commit()
         finally:
             self._thread.depth = 0
+
+    def _begin(self, session: Session) -> None:
+        def mend() -> None:
+            if self._mend is not None:
+                self._mend(session)
+                session.commit()
+
+        asked_at = self._outage.now()
+        session.connection(execution_options={"bertune_write": True})
+        self._outage.over(asked_at, mend)
+        if not session.in_transaction():
+            session.connection(execution_options={"bertune_write": True})
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -55,29 +82,40 @@ class Database:
         if getattr(self._thread, "depth", 0):
             raise OpenTransactionError("this thread already has an open transaction")
 
-    def now_s(self) -> ColumnElement[float]:
+    def now_s(self) -> Clock:
         """SQL for the database's clock: seconds since the epoch, moving within a transaction."""
-        if self.is_sqlite:
-            return literal_column("((julianday('now') - 2440587.5) * 86400.0)", Float)
-        return func.extract("epoch", func.clock_timestamp()).cast(Float(53))
+        return clock_of(self.url.get_backend_name())
 
     def dispose(self) -> None:
         self.engine.dispose()
 
+    def _note_failure(self, context: ExceptionContext) -> None:
+        if is_unavailable(context.sqlalchemy_exception):
+            self._outage.failed(str(context.original_exception).partition("\n")[0])
+
+
+def postgresql_engine(url: URL, *, settings: dict[str, str] | None = None, **pool: Any) -> Engine:
+    """An engine whose connections are as `studies.postgresql` has them, with ``settings`` of
+    PostgreSQL's besides; ``pool`` are arguments of `create_engine`."""
+    from studies import postgresql  # its driver is an extra that SQLite needs not
+
+    arguments = postgresql.connect_args(url, settings=settings)
+    engine = create_engine(url, pool_pre_ping=True, connect_args=arguments, **pool)
+    postgresql.bound_waiting(engine)
+    return engine
+
 
 def _engine(url: URL) -> Engine:
-    return create_engine(
-        url,
-        pool_pre_ping=True,
-        pool_size=20,
-        max_overflow=20,
-        connect_args={"options": "-c timezone=utc"},
-    )
+    return postgresql_engine(url, pool_size=20, max_overflow=20, pool_timeout=POOL_TIMEOUT_S)
 
 
 def _sqlite_engine(url: URL) -> Engine:
     engine = create_engine(
-        url, pool_size=20, max_overflow=20, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_S}
+        url,
+        pool_size=20,
+        max_overflow=20,
+        pool_timeout=POOL_TIMEOUT_S,
+        connect_args={"timeout": SQLITE_BUSY_TIMEOUT_S},
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

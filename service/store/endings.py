@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from service.errors import NotFoundError
-from service.store.artifacts import StoredArtifact, drop_superseded_models
+from service.store.artifacts import StoredArtifact, drop_unneeded
+from service.store.clock import Clock
 from service.store.completion import complete_if_done
-from service.store.leases import Clock, lock_held, revive
+from service.store.leases import lock_held, revive
 from service.store.moves import close_attempt, fail_trial, lock_study, move_trial
 from service.store.results import finite, finite_json, write_result
 from service.store.tables import Attempt, Study, Trial
@@ -45,9 +46,7 @@ def finish(
         write_result(session, trial.id, "validation", result)
     close_attempt(session, trial, result.state, finite_json(result.info))
     move_trial(session, trial, result.state, value=trial.value)
-    unused = drop_superseded_models(session, study) if trial.kind == "train" else ()
-    complete_if_done(session, study)
-    return Ended(study.id, trial.state, attempt, tuple(unused))
+    return _ended(session, study, trial, attempt)
 
 
 def fail(
@@ -66,8 +65,7 @@ def fail(
         return Ended(repeated.study_id, repeated.state, attempt)
     study, trial = _lock(session, clock, trial_id, attempt)
     crash(session, trial, failure, max_crashes=max_crashes)
-    complete_if_done(session, study)
-    return Ended(study.id, trial.state, attempt)
+    return _ended(session, study, trial, attempt)
 
 
 def crash(session: Session, trial: Trial, failure: FailureRequest, *, max_crashes: int) -> None:
@@ -96,6 +94,13 @@ def release(session: Session, clock: Clock, trial_id: str, attempt: int, reason:
     close_attempt(session, trial, "released", {"reason": reason})
     move_trial(session, trial, "queued", reason=reason)
     return Ended(study.id, trial.state, attempt)
+
+
+def _ended(session: Session, study: Study, trial: Trial, attempt: int) -> Ended:
+    """What an end brings with it: perhaps the study's, and files that nobody needs any more."""
+    complete_if_done(session, study)
+    unused = drop_unneeded(session, study, trial)
+    return Ended(study.id, trial.state, attempt, tuple(unused))
 
 
 def _repeated(session: Session, trial_id: str, attempt: int, outcome: str) -> Trial | None:

@@ -4,15 +4,16 @@ A lease is (trial, attempt): of all who ever worked on a trial, one at most can 
 The database's clock decides (``clock`` is `Database.now_s`), never a worker's.
 """
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service.errors import LeaseLostError, NotFoundError
+from service.store.clock import Clock
 from service.store.completion import cancel_overdue, complete_if_done
-from service.store.moves import ROW_LOCK, close_attempt, fail_trial, lock_study, move_trial
+from service.store.moves import close_attempt, fail_trial, lock_study, lock_trial, move_trial
+from service.store.overtime import end_if_overtime, end_overtime, timed_out
 from service.store.tables import Attempt, Study, Trial
 
-Clock = ColumnElement[float]
 CLAIMABLE_STUDIES = ("queued", "running")
 
 
@@ -31,11 +32,12 @@ def lock_held(session: Session, trial_id: str, attempt: int) -> Trial:
 
 
 def lock_renewable(session: Session, clock: Clock, trial_id: str, attempt: int) -> Trial:
-    """As `lock_held`, but a cancelled trial is returned too, so that its worker can be told, and a
-    lost one is revived if it may be."""
+    """As `lock_held`, but a lost trial is revived if it may be, and one that was cancelled or is
+    past its time limit is returned too (not running), so that its worker can be told."""
     revive(session, clock, trial_id, attempt)
+    end_if_overtime(session, clock, trial_id)
     trial = lock_trial(session, trial_id)
-    if trial.state == "cancelled" and trial.attempt == attempt:
+    if trial.attempt == attempt and (trial.state == "cancelled" or timed_out(trial)):
         return trial
     return lock_held(session, trial_id, attempt)
 
@@ -48,36 +50,19 @@ def holds(trial: Trial, attempt: int) -> bool:
 def extend(session: Session, clock: Clock, trial: Trial) -> tuple[float, float]:
     """Extend the lease of a locked trial; returns (lease_s, when it expires, epoch seconds)."""
     lease_s = session.get_one(Attempt, (trial.id, trial.attempt)).lease_s
-    expires_at = session.scalar(select(clock)) or 0.0
-    trial.lease_expires_at = expires_at + lease_s
+    trial.lease_expires_at = session.scalars(select(clock)).one() + lease_s
     return lease_s, trial.lease_expires_at
-
-
-def extend_all(session: Session, clock: Clock, lease_s: float) -> None:
-    """Give every lease at least ``lease_s`` from now: for a server's start, since the workers
-    could not renew while it was away."""
-    # Trials are locked in the order of their ids, as everywhere, so that this start and the work of
-    # another server do not wait for each other for ever.
-    short = (
-        select(Trial.id)
-        .where(Trial.state == "running", Trial.lease_expires_at < clock + lease_s)
-        .order_by(Trial.id)
-        .with_for_update(key_share=True)
-    )
-    session.execute(
-        update(Trial)
-        .where(Trial.id.in_(short))
-        .values(lease_expires_at=clock + lease_s)
-        .execution_options(synchronize_session=False)
-    )
 
 
 def revive(session: Session, clock: Clock, trial_id: str, attempt: int) -> None:
     """Give a lost trial back to the attempt that lost it, if it is still queued and may run.
 
     So a worker that was cut off for a while goes on where it stands, unless somebody took over.
+    A study that drains takes it back too; one that was preempted has it queued, as it wants it.
     """
-    seen = _trial(session, trial_id)
+    seen = session.get(Trial, trial_id)
+    if seen is None:
+        raise NotFoundError(f"There is no trial {trial_id}.", code="unknown_trial")
     if seen.state != "queued" or seen.attempt != attempt:
         return
     study = lock_study(session, seen.study_id)
@@ -86,27 +71,15 @@ def revive(session: Session, clock: Clock, trial_id: str, attempt: int) -> None:
     unchanged = trial.state == "queued" and trial.attempt == attempt
     if not unchanged or last is None or last.outcome != "lost":
         return
-    if not may_run_one_more(session, study):
+    if not _may_go_on(session, study):
         return
     last.outcome = last.info = last.ended_at = None
     trial.lost -= 1
     trial.worker_id = last.worker_id
     trial.started_at = last.started_at
-    trial.lease_expires_at = (session.scalar(select(clock)) or 0.0) + last.lease_s
+    trial.leased_since = session.scalars(select(clock)).one()
+    trial.lease_expires_at = trial.leased_since + last.lease_s
     move_trial(session, trial, "running", revived=True)
-
-
-def _trial(session: Session, trial_id: str) -> Trial:
-    trial = session.get(Trial, trial_id)
-    if trial is None:
-        raise NotFoundError(f"There is no trial {trial_id}.", code="unknown_trial")
-    return trial
-
-
-def lock_trial(session: Session, trial_id: str) -> Trial:
-    """The trial, locked until the transaction ends; raises `NotFoundError` ``unknown_trial``."""
-    _trial(session, trial_id)
-    return session.get_one(Trial, trial_id, with_for_update=ROW_LOCK, populate_existing=True)
 
 
 def lose(session: Session, trial: Trial, *, max_lost: int, reason: str) -> None:
@@ -121,10 +94,12 @@ def lose(session: Session, trial: Trial, *, max_lost: int, reason: str) -> None:
 
 
 def sweep_study(session: Session, clock: Clock, study: Study, *, max_lost: int) -> int:
-    """Take back lapsed leases, cancel what is overdue, end the study if that was all.
+    """End trials past their time limit, take back lapsed leases, cancel what the study has no time
+    for, and end the study if that was all.
 
-    The study is locked. Returns how many leases had lapsed.
+    The study is locked. Returns how many leases it ended.
     """
+    late = end_overtime(session, clock, study)  # first, or it would be tried again in vain
     lapsed = session.scalars(
         select(Trial)
         .where(Trial.study_id == study.id, Trial.state == "running", Trial.lease_expires_at < clock)
@@ -136,13 +111,24 @@ def sweep_study(session: Session, clock: Clock, study: Study, *, max_lost: int) 
         lose(session, trial, max_lost=max_lost, reason="the lease lapsed")
     cancel_overdue(session, study)
     complete_if_done(session, study)
-    return len(lapsed)
+    return late + len(lapsed)
 
 
 def may_run_one_more(session: Session, study: Study) -> bool:
     """Whether a locked study is open and has fewer trials running than it may."""
     if study.state not in CLAIMABLE_STUDIES or study.deleted_at is not None:
         return False
+    return _has_room(session, study)
+
+
+def _may_go_on(session: Session, study: Study) -> bool:
+    drains = study.state == "paused" and study.pause_mode == "drain"
+    if drains and study.deleted_at is None:
+        return _has_room(session, study)
+    return may_run_one_more(session, study)
+
+
+def _has_room(session: Session, study: Study) -> bool:
     session.flush()
     running = session.scalar(
         select(func.count()).where(Trial.study_id == study.id, Trial.state == "running")

@@ -11,7 +11,9 @@ from typing import Any, cast
 from sqlalchemy.orm import Session
 
 from service.errors import NotFoundError
+from service.store.clock import now_s
 from service.store.events import append_event
+from service.store.study_clock import stop_clock
 from service.store.tables import Attempt, Study, Trial
 from studies.states import (
     STUDY_ENDED,
@@ -34,15 +36,27 @@ def lock_study(session: Session, study_id: str) -> Study:
     return study
 
 
+def lock_trial(session: Session, trial_id: str) -> Trial:
+    """The trial, locked until the transaction ends. Raises `NotFoundError` ``unknown_trial``."""
+    trial = session.get(Trial, trial_id, with_for_update=ROW_LOCK, populate_existing=True)
+    if trial is None:
+        raise NotFoundError(f"There is no trial {trial_id}.", code="unknown_trial")
+    return trial
+
+
 def move_study(session: Session, study: Study, new: StudyState, **data: Any) -> None:
-    """Put the study in state ``new``; raises `IllegalMoveError`."""
+    """Put the study in state ``new``; off `running` its clock stands still.
+
+    Raises `IllegalMoveError`.
+    """
     check_study_move(cast(StudyState, study.state), new)
-    now = datetime.now(UTC)
     study.state = new
-    if new == "running" and study.started_at is None:
-        study.started_at = now
+    if new != "running":
+        stop_clock(session, study)
+    if new != "paused":
+        study.pause_mode = None
     if new in STUDY_ENDED:
-        study.finished_at = now
+        study.finished_at = datetime.now(UTC)
     append_event(session, f"study.{new}", study_id=study.id, data=data)
 
 
@@ -82,7 +96,10 @@ def fail_trial(session: Session, trial: Trial, code: str, detail: str) -> None:
 def close_attempt(
     session: Session, trial: Trial, outcome: str, info: dict[str, Any] | None = None
 ) -> None:
-    """Write how the trial's present attempt ended."""
+    """Write how the trial's present attempt ended, and count its time toward the trial's limit."""
+    if trial.leased_since is not None:
+        trial.time_used_s += max(0.0, now_s(session) - trial.leased_since)
+        trial.leased_since = None
     attempt = session.get(Attempt, (trial.id, trial.attempt), populate_existing=True)
     if attempt is not None:
         attempt.outcome = outcome

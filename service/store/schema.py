@@ -26,10 +26,15 @@ def upgrade(database: Database) -> None:
     """Create or migrate our tables, in one transaction; nothing happens when they are current."""
     with database.transaction() as session:
         connection = session.connection()
-        if not database.is_sqlite:
+        if database.is_sqlite:
+            command.upgrade(_config(connection), "head")
+            return
+        from studies.postgresql import unhurried  # its driver is an extra that SQLite needs not
+
+        with unhurried(connection):
             lock = text("SELECT pg_advisory_xact_lock(:key)")
             connection.execute(lock, {"key": _ADVISORY_LOCK})
-        command.upgrade(_config(connection), "head")
+            command.upgrade(_config(connection), "head")
 
 
 def current_revision(database: Database) -> str | None:

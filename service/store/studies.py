@@ -12,7 +12,7 @@ from model.config import Direction
 from service.errors import NotFoundError
 from service.store.events import append_event
 from service.store.identifiers import new_id
-from service.store.tables import Result, Study, StudyLabel, Trial
+from service.store.tables import Artifact, Result, Study, StudyLabel, Trial
 from studies.resolution import trial_seed
 from studies.spec import StudySpec
 from studies.states import TRIAL_ENDED
@@ -59,6 +59,8 @@ def insert_study(session: Session, new: NewStudy) -> Study:
         n_trials=spec.budget.n_trials,
         max_parallel=spec.budget.max_parallel,
         timeout_s=spec.budget.timeout_s,
+        trial_timeout_s=spec.budget.trial_timeout_s,
+        keep_models=spec.checkpoint.keep,
         priority=spec.priority,
         seed=spec.seed,
         idempotency_key=new.idempotency_key,
@@ -69,9 +71,14 @@ def insert_study(session: Session, new: NewStudy) -> Study:
     session.flush()
     for key, value in spec.labels.items():
         session.add(StudyLabel(study_id=study.id, key=key, value=value))
-    session.execute(insert(Trial), [_trial(study, number) for number in range(study.n_trials)])
+    queue_trials(session, study, range(study.n_trials))
     append_event(session, "study.submitted", study_id=study.id)
     return study
+
+
+def queue_trials(session: Session, study: Study, numbers: Iterable[int]) -> None:
+    """Insert the trials with these numbers, queued."""
+    session.execute(insert(Trial), [_trial(study, number) for number in numbers])
 
 
 def _trial(study: Study, number: int) -> dict[str, Any]:
@@ -93,9 +100,14 @@ def get_study(session: Session, study_id: str) -> Study:
     """Raises `NotFoundError` ``unknown_study``, also for a deleted study."""
     study = session.get(Study, study_id)
     if study is None or study.deleted_at is not None:
-        detail = f"There is no study {study_id}."
-        raise NotFoundError(detail, code="unknown_study", where=["path", "study_id"])
+        raise unknown_study(study_id)
     return study
+
+
+def unknown_study(study_id: str) -> NotFoundError:
+    """For a study that never was or was deleted."""
+    detail = f"There is no study {study_id}."
+    return NotFoundError(detail, code="unknown_study", where=["path", "study_id"])
 
 
 def find_by_key(session: Session, idempotency_key: str) -> Study | None:
@@ -107,7 +119,9 @@ def model_facts(session: Session, key: str) -> dict[str, Any] | None:
     """The frozen facts of the `local:` model with this key, None when no study uses it."""
     facts = Study.model_facts
     query = select(facts).where(
-        facts["key"].as_string() == key, facts["kind"].as_string() == "local"
+        facts["key"].as_string() == key,
+        facts["kind"].as_string() == "local",
+        Study.deleted_at.is_(None),
     )
     return session.scalars(query.order_by(Study.id.desc()).limit(1)).first()
 
@@ -171,6 +185,18 @@ def tally_trials(session: Session, study_ids: Sequence[str]) -> dict[str, TrialT
         )
         for study_id in study_ids
     }
+
+
+def disk_bytes_of(session: Session, study_ids: Sequence[str]) -> dict[str, int]:
+    """What the artifacts of each study take on the disk, in one query."""
+    query = (
+        select(Trial.study_id, func.sum(Artifact.bytes))
+        .join(Artifact, Artifact.trial_id == Trial.id)
+        .where(Trial.study_id.in_(study_ids))
+        .group_by(Trial.study_id)
+    )
+    found = {study_id: int(size) for study_id, size in session.execute(query)}
+    return {study_id: found.get(study_id, 0) for study_id in study_ids}
 
 
 def _epoch_s(column: Any) -> Any:

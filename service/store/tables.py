@@ -111,6 +111,17 @@ class Study(Base):
     n_trials: Mapped[int]
     max_parallel: Mapped[int]
     timeout_s: Mapped[float | None]
+    trial_timeout_s: Mapped[float | None]
+    keep_models: Mapped[str] = mapped_column(String(10), default="best")
+    """Whose model files stay: best, all or none."""
+    pause_mode: Mapped[str | None] = mapped_column(String(10))
+    """While paused: `drain` lets running trials finish, `preempt` takes them back."""
+    clock_started_at: Mapped[float | None]
+    """Since when the study's time runs, by the database's clock; null while it stands still."""
+    time_used_s: Mapped[float] = mapped_column(default=0.0)
+    """Time toward `timeout_s` before that."""
+    last_claimed_at: Mapped[float | None]
+    """By the database's clock: among equals, the study served longest ago goes first."""
     priority: Mapped[int]
     seed: Mapped[int] = mapped_column(BigInteger)
     test_opened: Mapped[int] = mapped_column(default=0)
@@ -122,6 +133,19 @@ class Study(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
+    purged_at: Mapped[datetime | None]
+    """When a deleted study's files and rows were gone; this row alone stays."""
+
+
+class StudyExtension(Base):
+    """An `extend` that counted, so that the same request sent again adds nothing."""
+
+    __tablename__ = "study_extension"
+
+    study_id: Mapped[str] = mapped_column(ForeignKey("study.id"), primary_key=True)
+    idempotency_key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    add_trials: Mapped[int]
+    created_at: Mapped[datetime]
 
 
 class StudyLabel(Base):
@@ -147,6 +171,7 @@ class Trial(Base):
         CheckConstraint("(kind = 'train') = (number IS NOT NULL)", name="trial_number"),
         Index("trial_by_state", "state", "study_id"),
         Index("trial_untold", "told", "state"),
+        Index("trial_by_evaluated", "evaluates_id"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -166,6 +191,10 @@ class Trial(Base):
     """Whether Optuna knows how this trial ended (true for evaluate rows from the start)."""
     worker_id: Mapped[str | None] = mapped_column(ForeignKey("worker.id"))
     lease_expires_at: Mapped[float | None]
+    leased_since: Mapped[float | None]
+    """When the present attempt began, by the database's clock."""
+    time_used_s: Mapped[float] = mapped_column(default=0.0)
+    """Time toward the study's `trial_timeout_s` in the attempts before."""
     crashes: Mapped[int] = mapped_column(default=0)
     lost: Mapped[int] = mapped_column(default=0)
     error_code: Mapped[str | None] = mapped_column(String(64))
@@ -186,7 +215,8 @@ class Attempt(Base):
     lease_s: Mapped[float]
     """How long each renewal of this attempt extends its lease."""
     outcome: Mapped[str | None] = mapped_column(String(64))
-    """null while it runs; completed, pruned, failed, crashed, lost, released, cancelled."""
+    """null while it runs; completed, pruned, failed, crashed, lost, released, cancelled,
+    timed_out."""
     info: Mapped[dict[str, Any] | None]
     started_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
@@ -264,11 +294,26 @@ class Worker(Base):
     device: Mapped[dict[str, Any] | None]
     first_seen_at: Mapped[datetime]
     last_seen_at: Mapped[datetime]
+    stopped_at: Mapped[datetime | None]
+    """When it said goodbye, or was seen to be dead; null while it works or is silent."""
+
+
+class ServerPulse(Base):
+    """One row: when a server on this database last ran, by the database's clock."""
+
+    __tablename__ = "server_pulse"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    beaten_at: Mapped[float]
 
 
 class Event(Base):
     __tablename__ = "event"
-    __table_args__ = (Index("event_by_study", "study_id", "id"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        Index("event_by_study", "study_id", "id"),
+        Index("event_by_trial", "trial_id"),
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     study_id: Mapped[str | None] = mapped_column(ForeignKey("study.id"))

@@ -1,4 +1,4 @@
-"""Trials in the store: reads of one trial or a page of them, with their scores and files."""
+"""Trials in the store: reads of one trial or a page of them, with their scores, tries and files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from model.config import Split
 from service.errors import NotFoundError
 from service.store.tables import (
     Artifact,
+    Attempt,
     ClassMetric,
     ConfusionCell,
     Dataset,
@@ -77,6 +78,12 @@ def last_epochs(session: Session, trial_ids: Sequence[str]) -> dict[str, int]:
         .group_by(Trial.id)
     )
     return {row.id: row.epoch for row in session.execute(query)}
+
+
+def attempts_of(session: Session, trial: Trial) -> Sequence[Attempt]:
+    """Every try at the trial, in their order."""
+    query = select(Attempt).where(Attempt.trial_id == trial.id).order_by(Attempt.attempt)
+    return session.scalars(query).all()
 
 
 def class_metrics_of(

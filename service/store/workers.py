@@ -1,7 +1,7 @@
 """Workers: who they are, when they were last heard of, and whether they are to take no more."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import exists, or_, select, update
@@ -9,29 +9,37 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from service.errors import NotFoundError
+from service.store.clock import moment
 from service.store.moves import ROW_LOCK
 from service.store.tables import Attempt, Trial, Worker
 
 
-def meet_worker(session: Session, worker_id: str, device: dict[str, Any] | None) -> bool:
-    """Note that a worker is there; returns whether it is draining.
+def meet_worker(
+    session: Session, worker_id: str, device: dict[str, Any] | None, *, arrives: bool = False
+) -> bool:
+    """Note that a worker is there; returns whether it may be given a trial: it does not drain and
+    has not said goodbye. One that ``arrives``, beginning to ask, takes an earlier goodbye back.
 
     Its row stays locked until the transaction ends, so claims of one worker follow one another.
     """
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    now = datetime.now(UTC)
+    now = moment(session)
     changes: dict[str, Any] = {"last_seen_at": now}
     if device is not None:
         changes["device"] = device
+    if arrives:
+        changes["stopped_at"] = None
     row = {"id": worker_id, "draining": False, "first_seen_at": now, **changes}
     statement = insert(Worker).values(**row)
     statement = statement.on_conflict_do_update(index_elements=[Worker.id], set_=changes)
-    return session.execute(statement.returning(Worker.draining)).scalar_one()
+    row_now = session.execute(statement.returning(Worker.draining, Worker.stopped_at)).one()
+    return not row_now.draining and row_now.stopped_at is None
 
 
-def is_draining(session: Session, worker_id: str) -> bool:
-    """Whether a worker is to get no more trials; an unknown one is not."""
-    return bool(session.scalar(select(Worker.draining).where(Worker.id == worker_id)))
+def may_claim(session: Session, worker_id: str) -> bool:
+    """Whether a worker may be given a trial, as `meet_worker` says; an unknown one may."""
+    barred = or_(Worker.draining, Worker.stopped_at.is_not(None))
+    return session.scalar(select(Worker.id).where(Worker.id == worker_id, barred)) is None
 
 
 def touch_holder(session: Session, trial_id: str, attempt: int) -> None:
@@ -42,7 +50,7 @@ def touch_holder(session: Session, trial_id: str, attempt: int) -> None:
     session.execute(
         update(Worker)
         .where(Worker.id == holder.scalar_subquery())
-        .values(last_seen_at=datetime.now(UTC))
+        .values(last_seen_at=moment(session))
         .execution_options(synchronize_session=False)
     )
 
@@ -73,8 +81,19 @@ def held_trials(session: Session, worker_ids: Sequence[str]) -> dict[str, list[s
 
 def drain_worker(session: Session, worker_id: str) -> Worker:
     """The worker gets no more trials; what it holds it may finish. Raises `NotFoundError`."""
-    worker = session.get(Worker, worker_id, with_for_update=ROW_LOCK)
+    worker = _lock_worker(session, worker_id)
+    worker.draining = True
+    return worker
+
+
+def stop_worker(session: Session, worker_id: str) -> None:
+    """The worker said goodbye, or was seen to be dead: it claims nothing until it arrives anew.
+    Raises `NotFoundError`."""
+    _lock_worker(session, worker_id).stopped_at = moment(session)
+
+
+def _lock_worker(session: Session, worker_id: str) -> Worker:
+    worker = session.get(Worker, worker_id, with_for_update=ROW_LOCK, populate_existing=True)
     if worker is None:
         raise NotFoundError(f"There is no worker {worker_id}.", code="unknown_worker")
-    worker.draining = True
     return worker

@@ -69,6 +69,22 @@ class LeaseModel(Answer):
     files: list[RemoteFile] = []
 
 
+class Resume(Answer):
+    """A checkpoint of an earlier attempt that this one may go on from."""
+
+    url: str
+    sha256: str
+    bytes: int
+    epoch: int
+    """Epochs that were finished when it was made."""
+
+
+class CheckpointUpload(Answer):
+    """Upload a checkpoint as the artifact `checkpoint-<finished epochs>.safetensors`."""
+
+    every_epochs: int
+
+
 class Lease(Answer):
     trial_id: str
     attempt: int
@@ -85,7 +101,9 @@ class Lease(Answer):
     lease_s: float
     renew_s: float
     lease_expires_at: Utc
-    resume: None = None
+    resume: Resume | None = None
+    checkpoint: CheckpointUpload | None = None
+    """None: checkpoints stay on the worker's disk."""
 
 
 class EpochMetrics(Request):
@@ -176,7 +194,7 @@ class EndAnswer(Answer):
 class WorkerAnswer(Answer):
     id: str
     name: str
-    state: Literal["idle", "busy", "draining", "lost"]
+    state: Literal["idle", "busy", "draining", "lost", "stopped"]
     device: dict[str, Any] | None
     trials: list[str]
     """Trials held now, as `study_id/number`."""

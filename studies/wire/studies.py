@@ -1,11 +1,13 @@
 """Studies on the wire."""
 
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field, StrictInt
 
 from model.config import Scalar
 from studies.space import SearchSpace
 from studies.states import StudyState
-from studies.wire.base import Answer, Utc
+from studies.wire.base import Answer, Request, Utc
 
 
 class TrialCounts(Answer):
@@ -46,14 +48,31 @@ class Fault(Answer):
     detail: str
 
 
+PauseMode = Literal["drain", "preempt"]
+
+
+class PauseRequest(Request):
+    """`drain` lets running trials finish; `preempt` has them save a checkpoint and queues them."""
+
+    mode: PauseMode = "drain"
+
+
+class ExtendRequest(Request):
+    add_trials: StrictInt = Field(ge=1, le=100_000)
+
+
 class StudyAnswer(Answer):
     id: str
     name: str
     state: StudyState
+    pause: PauseMode | None
+    """How it was paused; None unless `state` is paused."""
     trials: TrialCounts
     best: BestTrial | None
     test: TestScore | None
     progress: Progress
+    disk_bytes: int
+    """What its artifacts take on the server's disk."""
     error: Fault | None
     created_at: Utc
     started_at: Utc | None

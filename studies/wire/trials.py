@@ -21,6 +21,23 @@ class ClassScore(Answer):
     support: int
 
 
+class AttemptAnswer(Answer):
+    """One worker's try at a trial."""
+
+    attempt: int
+    worker: str
+    outcome: str | None
+    """None while it runs; else completed, pruned, failed, crashed, lost, released, cancelled or
+    timed_out."""
+    error: Fault | None
+    problems: list[str]
+    """What went wrong without ending it, such as a file that could not be stored."""
+    resumed_from_epoch: int | None
+    """Finished epochs it took over from an earlier attempt's checkpoint."""
+    started_at: Utc
+    ended_at: Utc | None
+
+
 class TrialAnswer(Answer):
     number: int
     state: TrialState
@@ -32,6 +49,7 @@ class TrialAnswer(Answer):
     epochs: list[Epoch]
     metrics: dict[str, float]
     per_class: list[ClassScore]
+    attempts: list[AttemptAnswer]
     worker: str | None
     started_at: Utc | None
     finished_at: Utc | None

@@ -321,6 +321,28 @@ def test_a_final_value_keeps_the_model_only_if_it_is_the_best_so_far(server: Que
     assert action(2, 0.6) == "keep_model"
 
 
+def test_a_study_that_keeps_all_models_asks_for_each_of_a_finite_value(
+    server: QueueServer,
+) -> None:
+    make_study(server.database, n_trials=2, checkpoint={"keep": "all"})
+    good, poor = server.claim(slot=0), server.claim(slot=1)
+    server.dispatcher.finish(good.trial_id, 1, result_request(0.9))
+    renew = server.dispatcher.renew
+    assert renew(poor.trial_id, 1, renew_request(final=0.1)).action == "keep_model"
+    assert renew(poor.trial_id, 1, renew_request(final=math.inf)).action == "continue"
+
+
+def test_a_study_that_keeps_no_model_still_needs_the_best_one_for_its_test(
+    server: QueueServer,
+) -> None:
+    make_study(server.database, n_trials=2, checkpoint={"keep": "none"})
+    good, poor = server.claim(slot=0), server.claim(slot=1)
+    renew = server.dispatcher.renew
+    assert renew(good.trial_id, 1, renew_request(final=0.9)).action == "keep_model"
+    server.dispatcher.finish(good.trial_id, 1, result_request(0.9))
+    assert renew(poor.trial_id, 1, renew_request(final=0.1)).action == "continue"
+
+
 def test_a_loss_is_better_when_it_is_lower(server: QueueServer) -> None:
     make_study(server.database, n_trials=2, objective={"metric": "loss"})
     first, second = server.claim(slot=0), server.claim(slot=1)
@@ -560,12 +582,7 @@ def test_a_study_without_a_completed_trial_fails_and_names_the_commonest_error(
 
 def finish_with_model(server: QueueServer, trial_id: str, value: float) -> Path:
     """Finish a trial as a worker does that was told to keep its model; returns the model's file."""
-    path = server.context.folders.artifact(trial_id, 1, "model.zip")
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"a model")
-    with server.database.transaction() as session:
-        trial = session.get_one(Trial, trial_id)
-        put_artifact(session, trial, "model.zip", sha256="b" * 64, size_bytes=7)
+    path = server.put_model(trial_id)
     server.dispatcher.finish(trial_id, 1, result_request(value))
     return path
 

@@ -287,3 +287,95 @@ def test_workers_are_listed_page_by_page(server: ApiServer) -> None:
     assert [item["id"] for item in first["items"]] == ["a", "b"]
     rest = server.get("/v1/workers", limit=2, cursor=first["next_cursor"])
     assert ([item["id"] for item in rest["items"]], rest["next_cursor"]) == (["c"], None)
+
+
+# -- checkpoints ---------------------------------------------------------------------------------
+
+
+def checkpoint_study(server: ApiServer, **checkpoint: Any) -> str:
+    return make_study(
+        server.context.database, n_trials=1, training={"epochs": 20}, checkpoint=checkpoint
+    )
+
+
+def upload_checkpoint(server: ApiServer, lease: Lease, epochs: int, content: bytes) -> Any:
+    name = f"checkpoint-{epochs}.safetensors"
+    url = f"/v1/leases/{lease.trial_id}/{lease.attempt}/artifacts/{name}"
+    return server.client.put(url, content=content)
+
+
+def lose(server: ApiServer) -> None:
+    with server.context.database.transaction() as session:
+        session.execute(update(Trial).values(lease_expires_at=0.0))
+
+
+def test_checkpoints_are_uploaded_only_where_the_study_says_so(server: ApiServer) -> None:
+    checkpoint_study(server, upload=False, every_epochs=2)
+    assert claim(server, worker="w1").checkpoint is None
+    checkpoint_study(server, upload=True, every_epochs=2)
+    lease = claim(server, worker="w2")
+    assert lease.checkpoint is not None
+    assert lease.checkpoint.every_epochs == 2
+    assert lease.resume is None
+
+
+def test_the_next_attempt_goes_on_from_the_newest_checkpoint(server: ApiServer) -> None:
+    checkpoint_study(server, upload=True)
+    first = claim(server, worker="w1")
+    for epochs, content in ((2, b"two epochs"), (10, b"ten epochs")):
+        assert upload_checkpoint(server, first, epochs, content).status_code == 201
+    lose(server)
+    second = claim(server, worker="w2")
+    assert (second.trial_id, second.attempt) == (first.trial_id, 2)
+    assert second.resume is not None
+    assert second.resume.url == f"/v1/leases/{first.trial_id}/2/resume"
+    assert (second.resume.epoch, second.resume.bytes) == (10, 10)
+    fetched = server.client.get(second.resume.url)
+    assert (fetched.status_code, fetched.content) == (200, b"ten epochs")
+    assert hashlib.sha256(fetched.content).hexdigest() == second.resume.sha256
+    assert upload_checkpoint(server, first, 11, b"late").status_code == 409
+
+
+def test_a_third_attempt_goes_on_from_the_first_if_the_second_came_less_far(
+    server: ApiServer,
+) -> None:
+    checkpoint_study(server, upload=True)
+    first = claim(server, worker="w1")
+    upload_checkpoint(server, first, 3, b"three")
+    lose(server)
+    second = claim(server, worker="w2")
+    upload_checkpoint(server, second, 1, b"one")
+    assert server.client.get(f"/v1/leases/{first.trial_id}/2/resume").content == b"three"
+    lose(server)
+    third = claim(server, worker="w3")
+    assert third.resume is not None
+    assert (third.resume.epoch, third.resume.bytes) == (3, 5)
+
+
+def test_a_checkpoint_is_handed_to_the_holder_of_the_lease_alone(server: ApiServer) -> None:
+    checkpoint_study(server, upload=True)
+    first = claim(server, worker="w1")
+    upload_checkpoint(server, first, 1, b"one")
+    url = f"/v1/leases/{first.trial_id}"
+    own = server.client.get(f"{url}/1/resume")
+    assert (own.status_code, own.json()["error"]) == (404, "no_checkpoint")
+    lose(server)
+    claim(server, worker="w2")
+    assert server.client.get(f"{url}/2/resume").status_code == 200
+    for attempt in (1, 3):
+        refused = server.client.get(f"{url}/{attempt}/resume")
+        assert (refused.status_code, refused.json()["error"]) == (409, "lease_lost")
+    unknown = server.client.get("/v1/leases/nope/1/resume")
+    assert (unknown.status_code, unknown.json()["error"]) == (404, "unknown_trial")
+
+
+def test_a_checkpoint_whose_file_is_gone_is_said_to_be_so(server: ApiServer) -> None:
+    checkpoint_study(server, upload=True)
+    first = claim(server, worker="w1")
+    upload_checkpoint(server, first, 1, b"one")
+    lose(server)
+    claim(server, worker="w2")
+    name = "checkpoint-1.safetensors"
+    server.context.folders.artifact(first.trial_id, 1, name).unlink()
+    answer = server.client.get(f"/v1/leases/{first.trial_id}/2/resume")
+    assert (answer.status_code, answer.json()["error"]) == (404, "file_gone")

@@ -458,7 +458,7 @@ def test_a_waiting_trial_that_somebody_else_enqueued_can_be_failed(adapter: Optu
 
 
 @pytest.mark.parametrize("multivariate", [False, True])
-def test_out_of_memory_steers_the_sampler_away_where_a_failure_would_not(
+def test_out_of_memory_or_time_steers_the_sampler_away_where_a_failure_would_not(
     adapter: OptunaAdapter, multivariate: bool
 ) -> None:
     """A batch size of 64 reports the best values of all, and then never fits."""
@@ -481,7 +481,8 @@ def test_out_of_memory_steers_the_sampler_away_where_a_failure_would_not(
 
     # Chance alone would try it ten times in these thirty trials.
     assert tries_of_64("memory [1]", "out_of_memory") <= 6
-    assert tries_of_64("failed [2]", "failed") >= 12
+    assert tries_of_64("time [2]", "out_of_time") <= 6
+    assert tries_of_64("failed [3]", "failed") >= 12
 
 
 # -- the database --------------------------------------------------------------------------------

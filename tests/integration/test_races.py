@@ -15,13 +15,12 @@ from queue_server import QueueServer, queue_server
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from service.errors import LeaseLostError
+from service.errors import ConflictError, LeaseLostError
 from service.queue.reconciler import Report
 from service.store.completion import cancel_study, complete_if_done
 from service.store.database import Database
-from service.store.leases import extend_all
 from service.store.tables import Attempt, ConfusionCell, Study, Trial
-from studies.wire.leases import EndAnswer, Lease, ReleaseRequest
+from studies.wire.leases import EndAnswer, Lease, ReleaseRequest, RenewAnswer, RenewRequest
 
 THREADS = 16
 Answer = TypeVar("Answer")
@@ -273,6 +272,191 @@ def test_cancelling_while_trials_are_claimed_and_ended_leaves_none_open(
     assert "RUNNING" not in first.optuna_states(study_id).values()
 
 
+def test_no_claim_that_begins_after_a_pause_was_answered_gets_a_trial(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    first, second = two_servers
+    study_id = make_study(first.database, n_trials=200)
+    begun, paused = threading.Event(), threading.Event()
+
+    def claim(thread: int) -> list[Lease]:
+        server, late = two_servers[thread % 2], []
+        for slot in range(1000):
+            after = paused.is_set()
+            lease = server.dispatcher.claim(claim_request(f"w{thread}", slot))
+            begun.set()
+            if after:
+                if lease is not None:
+                    late.append(lease)
+                return late
+        raise AssertionError("the pause never came")
+
+    def pause() -> list[Lease]:
+        assert begun.wait(30)
+        second.pause(study_id)
+        paused.set()
+        return []
+
+    answers = at_once([*(partial(claim, thread) for thread in range(6)), pause])
+    assert answers == [[]] * 7
+    assert first.study(study_id).state == "paused"
+    running = [trial for trial in first.trials(study_id) if trial.state == "running"]
+    assert all(trial.params is not None for trial in running)
+
+
+def test_a_pause_and_the_end_of_the_last_trial_agree(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    first, second = two_servers
+    for _ in range(6):
+        study_id = make_study(first.database, n_trials=1)
+        lease = first.claim()
+        paused, ended = at_once(
+            [
+                partial(second.pause, study_id),
+                partial(first.dispatcher.finish, lease.trial_id, 1, result_request()),
+            ]
+        )
+        assert isinstance(ended, EndAnswer), ended
+        assert paused is None or isinstance(paused, ConflictError)
+        study = first.study(study_id)
+        assert (study.state, study.pause_mode, study.clock_started_at) == ("completed", None, None)
+
+
+def test_a_resume_while_others_sweep_gives_each_lapsed_trial_one_new_attempt(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    first, second = two_servers
+    study_id = make_study(first.database, n_trials=4)
+    for slot in range(4):
+        first.claim("gone", slot)
+    first.pause(study_id, "preempt")
+    first.let_leases_lapse()
+    answers = at_once(
+        [
+            *(two_servers[n % 2].reconciler.step for n in range(3)),
+            partial(second.resume, study_id),
+            *(partial(two_servers[n % 2].dispatcher.claim, claim_request(f"w{n}")) for n in (0, 1)),
+        ]
+    )
+    assert not of_type(answers, Exception), answers
+    early = of_type(answers, Lease)
+    late = [first.claim("late", slot) for slot in range(4 - len(early))]
+    assert sorted(lease.number or 0 for lease in [*early, *late]) == [0, 1, 2, 3]
+    assert {lease.attempt for lease in [*early, *late]} == {2}
+    assert {trial.lost for trial in first.trials(study_id)} == {1}
+
+
+def test_of_a_trials_result_and_its_time_limit_one_wins(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    first, second = two_servers
+    for _ in range(6):
+        study_id = make_study(first.database, n_trials=1, trial_timeout_s=60)
+        lease = first.claim()
+        first.pass_time(100)
+        finished, renewed, _ = at_once(
+            [
+                partial(first.dispatcher.finish, lease.trial_id, 1, result_request()),
+                partial(second.dispatcher.renew, lease.trial_id, 1, RenewRequest()),
+                second.reconciler.step,
+            ]
+        )
+        trial, study = first.trial(lease.trial_id), first.study(study_id)
+        if isinstance(finished, EndAnswer):
+            assert (trial.state, study.state) == ("completed", "completed")
+            assert isinstance(renewed, LeaseLostError)
+            assert first.outcomes(trial.id) == ["completed"]
+        else:
+            assert isinstance(finished, LeaseLostError), finished
+            assert isinstance(renewed, RenewAnswer), renewed
+            assert renewed.action == "cancel"
+            assert (trial.state, study.state, trial.value) == ("failed", "failed", None)
+            assert first.outcomes(trial.id) == ["timed_out"]
+
+
+def test_of_a_cancel_and_a_time_limit_one_wins(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    first, second = two_servers
+    for _ in range(6):
+        study_id = make_study(first.database, n_trials=2, trial_timeout_s=60)
+        lease = first.claim()
+        first.pass_time(100)
+
+        def cancel(study_id: str = study_id) -> None:
+            with second.database.transaction() as session:
+                cancel_study(session, session.get_one(Study, study_id))
+
+        renewed, cancelled, _ = at_once(
+            [
+                partial(first.dispatcher.renew, lease.trial_id, 1, RenewRequest()),
+                cancel,
+                first.reconciler.step,
+            ]
+        )
+        assert isinstance(renewed, RenewAnswer), renewed
+        assert (renewed.action, cancelled) == ("cancel", None)
+        assert first.study(study_id).state == "cancelled"
+        outcome, state = first.outcomes(lease.trial_id), first.trial(lease.trial_id).state
+        assert (outcome, state) in [(["timed_out"], "failed"), (["cancelled"], "cancelled")]
+        assert [trial.state for trial in first.trials(study_id)][1] == "cancelled"
+
+
+def test_extensions_at_once_all_count_and_one_key_counts_once(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    first = two_servers[0]
+    study_id = make_study(first.database, n_trials=1)
+    keys = ["a", "b", "a", "b", "c", None, None, "a"]
+    calls = [partial(two_servers[n % 2].extend, study_id, 2, key) for n, key in enumerate(keys)]
+    assert at_once(calls) == [None] * 8
+    numbers = [trial.number for trial in first.trials(study_id)]
+    assert numbers == list(range(1 + 2 * 5))  # a, b, c and two without a key
+    assert first.study(study_id).n_trials == len(numbers)
+
+
+def test_an_extension_at_the_end_of_the_last_trial_leaves_no_completed_study_with_work(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    first, second = two_servers
+    for _ in range(6):
+        study_id = make_study(first.database, n_trials=1)
+        lease = first.claim()
+        answers = at_once(
+            [
+                partial(second.extend, study_id, 1),
+                partial(first.dispatcher.finish, lease.trial_id, 1, result_request()),
+            ]
+        )
+        assert not of_type(answers, Exception), answers
+        study = first.study(study_id)
+        assert study.state in ("queued", "running")
+        assert study.finished_at is None
+        assert [trial.state for trial in first.trials(study_id)] == ["completed", "queued"]
+        first.dispatcher.finish(second.claim().trial_id, 1, result_request())
+        assert first.study(study_id).state == "completed"
+
+
+def test_a_goodbye_and_a_claim_of_the_same_worker_leave_no_lease_behind(
+    two_servers: tuple[QueueServer, QueueServer],
+) -> None:
+    first, second = two_servers
+    study_id = make_study(first.database, n_trials=20)
+    for round_ in range(6):
+        worker = f"w{round_}"
+        first.dispatcher.meet(claim_request(worker))
+        answers = at_once(
+            [
+                *(partial(first.dispatcher.claim, claim_request(worker, slot)) for slot in (0, 1)),
+                partial(second.dispatcher.say_goodbye, worker),
+            ]
+        )
+        # A lease that was taken away while it was made ready is not answered.
+        assert not of_type(answers, Exception), answers
+        assert not [t for t in first.trials(study_id) if t.state == "running"]
+
+
 def test_every_fenced_call_is_refused_and_changes_nothing(server: QueueServer) -> None:
     make_study(server.database, n_trials=1)
     old = server.claim("old")
@@ -294,17 +478,6 @@ def test_every_fenced_call_is_refused_and_changes_nothing(server: QueueServer) -
     for column in Trial.__table__.columns.keys():  # noqa: SIM118
         assert getattr(after, column) == getattr(before, column), column
     assert server.counts(ConfusionCell) == 0
-
-
-def test_a_server_that_starts_extends_every_lease(server: QueueServer) -> None:
-    make_study(server.database, n_trials=1)
-    lease = server.claim()
-    server.let_leases_lapse()
-    with server.database.transaction() as session:
-        extend_all(session, server.database.now_s(), 60)
-    assert server.reconciler.step().lapsed == 0
-    assert server.dispatcher.claim(claim_request("thief")) is None
-    assert server.trial(lease.trial_id).attempt == 1
 
 
 def test_the_lock_of_a_study_keeps_other_servers_out_and_is_freed_by_an_error(

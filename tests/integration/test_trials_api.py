@@ -17,6 +17,7 @@ from service.routes.cursors import encode_cursor
 from service.store.database import Database
 from service.store.tables import (
     Artifact,
+    Attempt,
     ClassMetric,
     ConfusionCell,
     EpochMetric,
@@ -90,6 +91,25 @@ class Recorded:
             )
             for (true, predicted), count in cells.items()
         )
+
+    def add_attempts(self, ends: list[tuple[str | None, dict[str, Any] | None]]) -> None:
+        """Attempts 1, 2, … of trial 1, as (outcome, info)."""
+        with self.api.context.database.transaction() as session:
+            session.add_all(
+                Attempt(
+                    trial_id=self.trial_id,
+                    attempt=number,
+                    worker_id="w-1",
+                    slot=0,
+                    request_id=f"r{number}",
+                    lease_s=60,
+                    outcome=outcome,
+                    info=info,
+                    started_at=NOW,
+                    ended_at=NOW if outcome else None,
+                )
+                for number, (outcome, info) in enumerate(ends, start=1)
+            )
 
     def add_artifact(self, name: str, content: bytes, attempt: int = 2) -> str:
         sha256 = hashlib.sha256(content).hexdigest()
@@ -165,6 +185,59 @@ def test_a_failed_trial_tells_its_error(recorded: Recorded) -> None:
         trial.state, trial.error_code, trial.error_detail = "failed", "nan_loss", "at step 3"
     shown = recorded.api.get(f"{recorded.base}/trials/2")
     assert shown["error"] == {"code": "nan_loss", "detail": "at step 3"}
+
+
+def test_a_trial_tells_how_each_of_its_attempts_ended(recorded: Recorded) -> None:
+    died = {"code": "trainer_crashed", "detail": "killed by SIGKILL"}
+    result = {"seconds": 3.0, "problems": ["disk_full: no checkpoint"], "resumed_from_epoch": 2}
+    ends: list[tuple[str | None, dict[str, Any] | None]] = [
+        ("crashed", died),
+        ("lost", {"reason": "the lease lapsed"}),
+        ("released", {"reason": "drain"}),
+        ("completed", result),
+    ]
+    recorded.add_attempts(ends)
+    attempts = recorded.api.get(f"{recorded.base}/trials/1")["attempts"]
+    assert [attempt["outcome"] for attempt in attempts] == [outcome for outcome, _ in ends]
+    assert [attempt["error"] for attempt in attempts] == [
+        died,
+        {"code": "lost", "detail": "the lease lapsed"},
+        None,
+        None,
+    ]
+    assert attempts[3] == {
+        "attempt": 4,
+        "worker": "w-1",
+        "outcome": "completed",
+        "error": None,
+        "problems": ["disk_full: no checkpoint"],
+        "resumed_from_epoch": 2,
+        "started_at": "2026-05-01T12:00:00.000Z",
+        "ended_at": "2026-05-01T12:00:00.000Z",
+    }
+
+
+def test_an_attempt_that_runs_has_no_outcome_and_one_over_its_time_says_so(
+    recorded: Recorded,
+) -> None:
+    limit = {"code": "trial_timeout", "detail": "It trained for 61 s of 60 s."}
+    recorded.add_attempts([("timed_out", limit), (None, None)])
+    first, second = recorded.api.get(f"{recorded.base}/trials/1")["attempts"]
+    assert first["error"] == limit
+    assert (second["outcome"], second["error"], second["ended_at"]) == (None, None, None)
+
+
+@pytest.mark.parametrize("odd", [{"problems": "none", "resumed_from_epoch": True}, {"problems": 1}])
+def test_what_a_strange_worker_wrote_about_an_attempt_breaks_no_answer(
+    recorded: Recorded, odd: dict[str, Any]
+) -> None:
+    recorded.add_attempts([("completed", odd)])
+    (attempt,) = recorded.api.get(f"{recorded.base}/trials/1")["attempts"]
+    assert (attempt["problems"], attempt["resumed_from_epoch"]) == ([], None)
+
+
+def test_a_trial_that_never_ran_has_no_attempts(recorded: Recorded) -> None:
+    assert recorded.api.get(f"{recorded.base}/trials/0")["attempts"] == []
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,28 @@
 
 ``python -m fake_trainer`` (with this folder on PYTHONPATH) speaks the real pipe through the real
 loop. What it does is said by the text of the first training row, so a test needs no other
-channel; any other text trains well.
+channel; any other text trains well. `… once` stands for doing it in a run that did not resume.
 """
 
+import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from model.data import read_examples
-from model.errors import TrainingError
+from model.errors import InputError, TrainingError
+from service.worker.checkpoints import finished_epochs
 from service.worker.pipe import Evaluate, Finished, Train
-from service.worker.trainer_loop import OnEpoch, TrainerOptions, run_trainer
+from service.worker.trainer_loop import (
+    OnEpoch,
+    OnSaved,
+    ShouldStop,
+    TrainerOptions,
+    run_trainer,
+)
 from studies.wire.leases import ClassMetrics, ConfusionMatrix, Device
 
 
@@ -28,19 +36,31 @@ class FakeRunner:
     def device(self) -> Device:
         return Device(kind="cpu", name="fake", versions={"fake": "1"})
 
-    def train(self, job: Train, *, on_epoch: OnEpoch, should_stop: Callable[[], bool]) -> Finished:
+    def train(
+        self, job: Train, *, on_epoch: OnEpoch, should_stop: ShouldStop, on_saved: OnSaved
+    ) -> Finished:
         self._job = job
-        behaviour = read_examples(Path(job.train.path)).text_a[0]
         print("this line must not reach the pipe")
-        value = 0.0
+        resumed = None if job.resume_path is None else finished_epochs(Path(job.resume_path))
+        value, done = 0.0, 0
         for epoch in range(int(job.config["epochs"] or 1)):
-            if epoch == 1:
-                _behave(behaviour, should_stop)
-            value = _value(job, epoch)
-            if should_stop() or on_epoch(epoch, _metrics(value)) == "stop":
+            if epoch >= (resumed or 0):  # else it only reports again
+                if epoch == 1:
+                    _behave(_behaviour(job, resumed), should_stop)
+                if should_stop() != "no":
+                    break
+            value, done = _value(job, epoch), epoch + 1
+            decision = on_epoch(epoch, _metrics(value))
+            if decision == "stop":
                 break
+            if decision == "save" or job.checkpoint_s == 0:
+                _save(job, done)
+            if decision == "save":
+                on_saved(done)
+        if should_stop() == "after_saving":
+            _save(job, done)
         Path(job.predictions_path).write_text("row,true,predicted,probability\n")
-        return _finished(job.job, value, job.labels)
+        return _finished(job.job, value, job.labels, resumed_from_epoch=resumed, problems=[])
 
     def evaluate(self, job: Evaluate) -> Finished:
         assert (Path(str(job.config["model"])) / "weights").read_text().startswith("{")
@@ -52,18 +72,42 @@ class FakeRunner:
         (folder / "weights").write_text(str(self._job.config))
 
 
-def _behave(behaviour: str, should_stop: Callable[[], bool]) -> None:
+def _behaviour(job: Train, resumed: int | None) -> str:
+    try:
+        said = read_examples(Path(job.train.path)).text_a[0]
+    except ValueError as error:
+        raise InputError("unreadable_dataset", str(error)) from error
+    once = said.endswith(" once")
+    return "fine" if once and resumed is not None else said.removesuffix(" once")
+
+
+def _save(job: Train, epochs: int) -> None:
+    """A checkpoint with nothing in it."""
+    assert job.checkpoint_path is not None
+    header = json.dumps({"__metadata__": {"finished_epochs": str(epochs)}}).encode()
+    partial = Path(job.checkpoint_path).with_suffix(".partial")
+    partial.write_bytes(len(header).to_bytes(8, "little") + header)
+    partial.replace(job.checkpoint_path)
+
+
+def _behave(behaviour: str, should_stop: ShouldStop) -> None:
     """What happens in the second epoch."""
     if behaviour == "die":
         print("last words", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+    elif behaviour == "devour":
+        bytearray(b"x") * 2_000_000_000
     elif behaviour == "raise":
         raise RuntimeError("something unforeseen")
     elif behaviour == "nan":
         raise TrainingError("nan_loss", "The loss is NaN.")
+    elif behaviour == "gpu":
+        raise TrainingError("gpu_lost", "The GPU failed.")
+    elif behaviour == "unreadable":
+        raise InputError("unreadable_dataset", "The rows cannot be read.")
     elif behaviour == "wait":
         print("waiting", file=sys.stderr)
-        while not should_stop():
+        while should_stop() == "no":
             threading.Event().wait(0.02)
     elif behaviour == "deaf":
         print("deaf from here on", file=sys.stderr)
@@ -78,7 +122,7 @@ def _metrics(value: float) -> dict[str, float]:
     return {"macro_f1": value, "accuracy": value, "loss": 1 - value, "train_loss": float("nan")}
 
 
-def _finished(job: str, value: float, labels: list[str]) -> Finished:
+def _finished(job: str, value: float, labels: list[str], **info: Any) -> Finished:
     """One row per class, all of them right."""
     size = range(len(labels))
     return Finished(
@@ -90,7 +134,7 @@ def _finished(job: str, value: float, labels: list[str]) -> Finished:
         confusion=ConfusionMatrix(
             labels=labels, matrix=[[int(row == column) for column in size] for row in size]
         ),
-        info={"device": "fake"},
+        info={"device": "fake", **info},
     )
 
 

@@ -14,11 +14,14 @@ from service.intake.models import ModelCatalogue
 from service.queue.dispatch import Dispatcher
 from service.queue.reconciler import Reconciler
 from service.settings import Settings
+from service.store.artifacts import put_artifact
 from service.store.database import Database
+from service.store.lifecycle import extend_study, pause_study, resume_study
 from service.store.tables import Attempt, Study, Trial
 from service.waking import Waker
 from studies.optuna_adapter import OptunaAdapter
 from studies.wire.leases import Lease
+from studies.wire.studies import PauseMode
 
 
 class QueueServer:
@@ -45,6 +48,31 @@ class QueueServer:
         lease = self.dispatcher.claim(claim_request(worker, slot, **fields))
         assert lease is not None
         return lease
+
+    def pause(self, study_id: str, mode: PauseMode = "drain") -> None:
+        with self.database.transaction() as session:
+            pause_study(session, study_id, mode)
+
+    def resume(self, study_id: str) -> None:
+        with self.database.transaction() as session:
+            resume_study(session, study_id)
+
+    def extend(self, study_id: str, add_trials: int, key: str | None = None) -> None:
+        most_trials = self.dispatcher.plans.of(study_id).resolved.most_trials
+        with self.database.transaction() as session:
+            extend_study(
+                session, study_id, add_trials, idempotency_key=key, most_trials=most_trials
+            )
+
+    def put_model(self, trial_id: str, attempt: int = 1) -> Path:
+        """As if the attempt had uploaded its model; returns the file."""
+        path = self.context.folders.artifact(trial_id, attempt, "model.zip")
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"a model")
+        with self.database.transaction() as session:
+            trial = session.get_one(Trial, trial_id)
+            put_artifact(session, trial, "model.zip", sha256="b" * 64, size_bytes=7)
+        return path
 
     def trial(self, trial_id: str) -> Trial:
         with self.database.transaction() as session:
@@ -78,6 +106,12 @@ class QueueServer:
                 .where(Trial.state == "running")
                 .values(lease_expires_at=self.database.now_s() - 1)
             )
+
+    def pass_time(self, seconds: float) -> None:
+        """As if all that runs had begun earlier: the clocks of studies, and attempts at trials."""
+        with self.database.transaction() as session:
+            session.execute(update(Study).values(clock_started_at=Study.clock_started_at - seconds))
+            session.execute(update(Trial).values(leased_since=Trial.leased_since - seconds))
 
     def optuna_states(self, study_id: str) -> Mapping[int, str]:
         """Optuna's own states by Optuna's trial id."""

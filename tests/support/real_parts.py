@@ -87,9 +87,11 @@ def working(url: str, key: str, folder: Path) -> Iterator[Worker]:
         worker.process.wait(20)
 
 
-def until(what: Callable[[], Any], log: Callable[[], str] = str) -> Any:
+def until(
+    what: Callable[[], Any], log: Callable[[], str] = str, *, within_s: float = WAIT_S
+) -> Any:
     """The first true answer of ``what``, asked again and again for a bounded time."""
-    deadline = time.monotonic() + WAIT_S
+    deadline = time.monotonic() + within_s
     while not (found := what()):
         assert time.monotonic() < deadline, log()
         threading.Event().wait(0.05)
