@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -22,19 +22,33 @@ from types import FrameType
 from typing import Literal
 
 from service.settings import Settings
+from service.worker.cache_disk import CacheDisk
+from service.worker.checkpoints import Checkpoints
 from service.worker.cores import usable_cores
 from service.worker.files import FileCache
+from service.worker.lease_run import RunSetup
 from service.worker.server_link import RefusedError, ServerLink
-from service.worker.slot import Slot, SlotSetup, StoppingError, TrainerStartError
+from service.worker.slot import (
+    RELEASE_S,
+    STOP_GRACE_S,
+    Slot,
+    SlotSetup,
+)
 from service.worker.trainer_process import TrainerProcess, trainer_command, trainer_env
+from service.worker.warm_trainer import StoppingError, TrainerStartError
 
 log = logging.getLogger(__name__)
 
-STOP_S = 8.0
+STUCK_S = STOP_GRACE_S + 0.5
+"""After how long in a shutdown a slot that still holds its lease has it taken from it."""
+STOP_S = STUCK_S + RELEASE_S + 0.5
 """How long a shutdown waits for slots that hold a lease."""
+GOODBYE_S = 2.0
 LEFTOVER_S = 24 * 3600.0
 """Age at which what killed workers left in the work folder is removed."""
+OLD_CHECKPOINT_S = 7 * 24 * 3600.0
 _LOOK_S = 0.2
+_SIGNAL_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +87,8 @@ class Agent:
         options: AgentOptions,
         *,
         worker: str,
-        link: ServerLink,
-        cache: FileCache,
+        run: RunSetup,
+        disk: CacheDisk,
         until_idle_s: float | None,
     ) -> None:
         self._options = options
@@ -83,8 +97,8 @@ class Agent:
         self._stopping = threading.Event()
         setup = SlotSetup(
             worker=worker,
-            link=link,
-            cache=cache,
+            run=run,
+            disk=disk,
             start_trainer=self._ask_for_trainer,
             stopping=self._stopping,
             until_idle_s=until_idle_s,
@@ -103,7 +117,10 @@ class Agent:
             threading.Thread(target=self._run_slot, args=(slot,), daemon=True).start()
         running = len(self._slots)
         while running and not self._stopping.is_set():
-            running -= self._handle(self._mailbox.get())
+            # Not for ever: another thread may take a signal that comes just as this process goes on
+            # after a stop, and its handler runs only once this thread wakes.
+            with suppress(Empty):
+                running -= self._handle(self._mailbox.get(timeout=_SIGNAL_LOOK_S))
         self._stop(running)
         return 0 if self._error is None else 1
 
@@ -127,14 +144,23 @@ class Agent:
         server's; they end with the process."""
         for slot in self._slots:
             slot.stop()
-        deadline = time.monotonic() + STOP_S
+        began = time.monotonic()
+        running = self._await_slots(running, began + STUCK_S)
+        for slot in self._slots:
+            if running and slot.busy:
+                slot.force_release()
+        self._await_slots(running, began + STOP_S)
+        for trainer in self._trainers:
+            trainer.kill()
+
+    def _await_slots(self, running: int, deadline: float) -> int:
+        """Wait until no slot holds a lease; the number of slots that still run."""
         while running and any(slot.busy for slot in self._slots) and time.monotonic() < deadline:
             try:
                 running -= self._handle(self._mailbox.get(timeout=_LOOK_S))
             except Empty:
                 continue
-        for trainer in self._trainers:
-            trainer.kill()
+        return running
 
     def _run_slot(self, slot: Slot) -> None:
         error = None
@@ -201,7 +227,10 @@ def run_worker(
     """
     settings = settings or Settings()
     files = FileCache(cache)
-    files.sweep(older_than_s=LEFTOVER_S, now=time.time())
+    disk = CacheDisk(
+        files, max_bytes=settings.cache_disk_bytes, min_free_bytes=settings.min_free_bytes
+    )
+    _tidy(files, disk)
     worker = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     link = ServerLink(server, key, orphan_s=settings.orphan_s)
     options = AgentOptions(
@@ -211,10 +240,26 @@ def run_worker(
         trainer_module=trainer_module,
         cache_bytes=settings.cache_bytes,
     )
-    agent = Agent(options, worker=worker, link=link, cache=files, until_idle_s=until_idle_s)
+    run = RunSetup(
+        link=link,
+        cache=files,
+        checkpoints=Checkpoints(files.checkpoints),
+        checkpoint_s=settings.checkpoint_s,
+    )
+    agent = Agent(options, worker=worker, run=run, disk=disk, until_idle_s=until_idle_s)
     log.info("worker %s, slots: %d, server: %s", worker, slots, server)
     with _signals_to(agent):
-        return agent.run()
+        status = agent.run()
+        link.say_goodbye(worker, within_s=GOODBYE_S)
+    return status
+
+
+def _tidy(files: FileCache, disk: CacheDisk) -> None:
+    """Clear away what earlier workers left."""
+    now = time.time()
+    files.sweep(older_than_s=LEFTOVER_S, now=now)
+    disk.remove_old_checkpoints(older_than_s=OLD_CHECKPOINT_S, now=now)
+    disk.keep_bound()
 
 
 @contextmanager

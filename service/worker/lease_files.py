@@ -9,9 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from service.worker.files import BadDownloadError, Download, FileCache, fetch_checked
+from service.worker.files import (
+    BadDownloadError,
+    Download,
+    FileCache,
+    Workspace,
+    fetch_checked,
+)
 from service.worker.pipe import SplitFile
-from studies.wire.leases import Lease, LeaseModel
+from studies.wire.leases import Lease, LeaseModel, RemoteFile
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +46,21 @@ class LeaseFiles:
 
 
 def fetch_files(
-    lease: Lease, cache: FileCache, download: Download, workspace: Path, *, until: threading.Event
+    lease: Lease,
+    cache: FileCache,
+    download: Download,
+    workspace: Workspace,
+    *,
+    until: threading.Event,
 ) -> LeaseFiles:
     """Fetch what is not here yet.
 
     Stops soon after ``until`` is set, which is then the caller's to notice: what comes back is
-    not complete. Raises `UnavailableError`, and whatever ``download`` raises.
+    not complete. Raises `UnavailableError`, `OSError` and whatever ``download`` raises.
     """
     try:
         return LeaseFiles(
-            splits=_splits(lease, cache, download, until),
+            splits=_splits(lease, cache, download, workspace, until),
             model=_model(lease.model, cache, download, workspace, until),
         )
     except (BadDownloadError, zipfile.BadZipFile) as error:
@@ -57,20 +68,28 @@ def fetch_files(
 
 
 def _splits(
-    lease: Lease, cache: FileCache, download: Download, until: threading.Event
+    lease: Lease,
+    cache: FileCache,
+    download: Download,
+    workspace: Workspace,
+    until: threading.Event,
 ) -> dict[Literal["train", "validation", "test"], SplitFile]:
     """A split with a file of its own takes all its rows; any other is part of the train file."""
+
+    def fetch(remote: RemoteFile) -> str:
+        return str(cache.file(remote, download, holds=workspace.holds, until=until))
+
     files = lease.dataset.files
     indices = lease.dataset.indices
-    rows = None if indices is None else str(cache.file(indices, download, until=until))
+    rows = None if indices is None else fetch(indices)
     splits: dict[Literal["train", "validation", "test"], SplitFile] = {}
     for split in _wanted(lease):
         shared = split == "train" or split not in files
         if shared and split != "train" and rows is None:
             detail = f"The lease names no {split} file and no rows of the train file for it."
             raise UnavailableError("missing_split", detail)
-        source = cache.file(files["train" if shared else split], download, until=until)
-        splits[split] = SplitFile(str(source), split, rows if shared else None)
+        source = fetch(files["train" if shared else split])
+        splits[split] = SplitFile(source, split, rows if shared else None)
     return splits
 
 
@@ -82,7 +101,7 @@ def _model(
     model: LeaseModel,
     cache: FileCache,
     download: Download,
-    workspace: Path,
+    workspace: Workspace,
     until: threading.Event,
 ) -> str:
     if model.kind == "scratch":
@@ -90,10 +109,10 @@ def _model(
     if model.kind == "hub":
         return _hub_snapshot(model, until)
     if model.kind == "local":
-        return str(cache.model(model.files, download, until=until))
-    archive = workspace / MODEL_ZIP
+        return str(cache.model(model.files, download, holds=workspace.holds, until=until))
+    archive = workspace.folder / MODEL_ZIP
     fetch_checked(model.files[0], download, archive)
-    folder = workspace / "trained-model"
+    folder = workspace.folder / "trained-model"
     with zipfile.ZipFile(archive) as content:
         content.extractall(folder)
     archive.unlink()
@@ -146,6 +165,14 @@ def _while_wanted(fetch: Callable[[], str], until: threading.Event) -> str:
             if done.done():
                 raise
     raise UnavailableError("given_up", "the lease ended while the model was being fetched")
+
+
+def drop_damaged(lease: Lease, cache: FileCache) -> list[str]:
+    """Remove cached copies of the lease's files that were damaged; their names."""
+    dataset = lease.dataset
+    indices = () if dataset.indices is None else (dataset.indices,)
+    local = lease.model.files if lease.model.kind == "local" else ()
+    return cache.drop_damaged((*dataset.files.values(), *indices), local)
 
 
 def zip_folder(folder: Path, target: Path) -> None:

@@ -36,9 +36,12 @@ class HoldEndedError(RuntimeError):
 
 
 class LeaseHold:
-    """A held lease; a context manager that renews it every ``renew_s`` inside the block."""
+    """A held lease; a context manager that renews it every ``renew_s`` inside the block.
 
-    def __init__(self, link: ServerLink, lease: Lease, on_end: Callable[[], None]) -> None:
+    ``on_end`` hears at once, in whatever thread, that the lease ended early. It may not call back.
+    """
+
+    def __init__(self, link: ServerLink, lease: Lease, on_end: Callable[[End], None]) -> None:
         self.lease = lease
         self.ended = threading.Event()
         """Set when the lease ended early, and at the end of the block: calls give up then."""
@@ -46,6 +49,8 @@ class LeaseHold:
         self._on_end = on_end
         self._lock = threading.Lock()
         self._end: End | None = None
+        self._left = threading.Event()
+        """Set at the end of the block."""
         self._renew_s = lease.renew_s
         self._thread = threading.Thread(target=self._keep, name=f"hold-{lease.trial_id}")
         self._thread.daemon = True
@@ -63,14 +68,16 @@ class LeaseHold:
         with self._lock:
             self._end = self._end or "done"
         self.ended.set()
+        self._left.set()
 
     def end(self, end: End) -> None:
-        """End the lease's work; the first reason stands."""
+        """End the lease's work; the first reason stands, and none counts after the block."""
+        # The lock spans `on_end`, so that it never hits what the slot does after the block.
         with self._lock:
             if self._end is None:
                 self._end = end
-        self.ended.set()
-        self._on_end()
+                self.ended.set()
+                self._on_end(end)
 
     def check(self) -> None:
         """Raise `HoldEndedError` once the lease has ended."""
@@ -107,10 +114,12 @@ class LeaseHold:
         return answer
 
     def _keep(self) -> None:
-        while not self.ended.wait(self._renew_s):
+        while not self._left.wait(self._renew_s):
             try:
                 self.renew(RenewRequest())
-            except HoldEndedError:
+            except HoldEndedError as ended:
+                if ended.end == "paused":
+                    self._keep_while_saving()
                 return
             except RefusedError as error:
                 if error.status < 500:
@@ -118,3 +127,11 @@ class LeaseHold:
                     self.end("lost")
                     return
                 log.warning("trial %s: renewal failed: %s", self.lease.trial_id, error)
+
+    def _keep_while_saving(self) -> None:
+        """Go on renewing a paused lease: saving and uploading may take longer than it lasts."""
+        try:
+            while not self._left.wait(self._renew_s):
+                self._link.renew(self.lease, RenewRequest(), until=self._left)
+        except (LeaseLostError, ServerSilentError, GivenUpError, RefusedError) as error:
+            log.debug("trial %s: not renewed any more: %s", self.lease.trial_id, error)

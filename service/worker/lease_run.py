@@ -1,16 +1,23 @@
 """One lease from its first file to its result, on a warm trainer."""
 
 import logging
+import threading
 import time
-from pathlib import Path
+from dataclasses import dataclass
 from typing import BinaryIO
 
-from service.worker.files import FileCache
+from service.worker.artifact_uploads import ArtifactUploads
+from service.worker.checkpoints import Checkpoints
+from service.worker.failures import HOST_MEMORY, JobFailedError, TrainerExitedError
+from service.worker.files import FileCache, Workspace
 from service.worker.job_log import JobLog
+from service.worker.kernel_oom import KernelOom
+from service.worker.lease_checkpoint import LeaseCheckpoint
 from service.worker.lease_files import (
     MODEL_ZIP,
     LeaseFiles,
     dataset_key,
+    drop_damaged,
     fetch_files,
     lease_config,
     zip_folder,
@@ -18,12 +25,14 @@ from service.worker.lease_files import (
 from service.worker.lease_hold import LeaseHold
 from service.worker.pipe import (
     Decide,
+    Decision,
     Epoch,
     Evaluate,
     Failed,
     Finished,
     Keep,
     Kept,
+    Saved,
     Stop,
     Train,
 )
@@ -34,71 +43,64 @@ from studies.wire.leases import EpochMetrics, RenewRequest, ResultRequest
 log = logging.getLogger(__name__)
 
 
-class JobFailedError(RuntimeError):
-    """The trial ended badly; ``retry`` as in `studies.wire.leases.FailureRequest`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSetup:
+    """What all runs of an agent share."""
 
-    def __init__(self, code: str, detail: str, *, retry: bool) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-        self.retry = retry
-
-
-class TrainerExitedError(RuntimeError):
-    """The trainer died under the job."""
-
-    def __init__(self, exited: Exited) -> None:
-        super().__init__(f"The trainer process {exited.reason}.\n{exited.tail}")
+    link: ServerLink
+    cache: FileCache
+    checkpoints: Checkpoints
+    checkpoint_s: float
+    """Seconds of training between two checkpoints."""
 
 
 class LeaseRun:
     """Runs one lease. Every method raises `HoldEndedError` soon after the hold has ended."""
 
     def __init__(
-        self,
-        link: ServerLink,
-        cache: FileCache,
-        hold: LeaseHold,
-        trainer: TrainerProcess,
-        workspace: Path,
+        self, setup: RunSetup, hold: LeaseHold, trainer: TrainerProcess, workspace: Workspace
     ) -> None:
-        self._link = link
-        self._cache = cache
+        self.busy = False
+        """Whether the trainer is at work for this lease."""
+        self._setup = setup
         self._hold = hold
         self._lease = hold.lease
         self._trainer = trainer
         self._workspace = workspace
         self._job = f"{hold.lease.trial_id}/{hold.lease.attempt}"
-        self._log = JobLog(workspace / "train.log")
-        self._predictions = workspace / "predictions.csv"
-        self._problems: list[str] = []
-        self._busy = False
-        """Whether the trainer is at work for this lease."""
+        self._log = JobLog(workspace.folder / "train.log")
+        self._predictions = workspace.folder / "predictions.csv"
+        self._oom = KernelOom()
+        self._uploads = ArtifactUploads(setup.link, hold)
+        path = setup.checkpoints.open(hold.lease.trial_id, workspace.holds)
+        self._checkpoint = LeaseCheckpoint(hold.lease, path)
 
     def run(self) -> None:
         """Fetch, train or evaluate, upload, finish.
 
-        Raises `JobFailedError`, `TrainerExitedError`, `UnavailableError`, `RefusedError` and
-        `HoldEndedError`.
+        Raises `JobFailedError`, `TrainerExitedError`, `UnavailableError`, `RefusedError`,
+        `HoldEndedError` and `OSError` for what this machine's disk does.
         """
         self._log.write(f"trial {self._job}: {self._lease.config}")
         self._trainer.log_to(self._log.write)
         try:
             started = time.monotonic()
             files = self._fetch()
+            message = self._job_message(files)
             fetch_s = time.monotonic() - started
-            finished, pruned = self._train(files)
+            finished, pruned = self._train(message)
             if self._lease.kind == "train" and not pruned:
                 self._offer_model(finished)
             self._finish(finished, pruned=pruned, fetch_s=fetch_s)
         finally:
             self._trainer.log_to(None)
 
-    def stop(self, grace_s: float) -> bool:
-        """Ask the trainer to end the job; whether it is free again within ``grace_s``."""
-        if not self._busy:
+    def stop(self, grace_s: float, *, save: bool) -> bool:
+        """Ask the trainer to end the job, with a checkpoint if ``save``; whether it is free again
+        within ``grace_s``."""
+        if not self.busy:
             return True
-        self._trainer.send(Stop(job=self._job))
+        self._trainer.send(Stop(job=self._job, save=save))
         deadline = time.monotonic() + grace_s
         while (left_s := deadline - time.monotonic()) > 0:
             try:
@@ -113,37 +115,51 @@ class LeaseRun:
 
     def upload_log(self) -> None:
         """Send the log; a failure to do so is noted and nothing more."""
-        self._upload_if_possible("train.log", self._log.path)
+        if self._log.path.exists():
+            self._uploads.send("train.log", self._log.path)
+
+    def hand_over(self, until: threading.Event) -> None:
+        """Send the checkpoint of a paused trial where its study wants that. Raises what
+        `ServerLink.upload` does."""
+        name = self._checkpoint.artifact_name()
+        if name is not None:
+            self._uploads.send_after_end(name, self._checkpoint.path, until)
 
     def _fetch(self) -> LeaseFiles:
         def download(url: str, sink: BinaryIO) -> None:
             try:
-                self._hold.call(lambda: self._link.download(url, sink, until=self._hold.ended))
+                self._download(url, sink)
             except RefusedError as error:  # for example `model_changed`: final, whoever fetches
                 retry = error.status >= 500
                 raise JobFailedError(error.code, error.detail, retry=retry) from error
 
         try:
             return fetch_files(
-                self._lease, self._cache, download, self._workspace, until=self._hold.ended
+                self._lease, self._setup.cache, download, self._workspace, until=self._hold.ended
             )
         finally:
             self._hold.check()
 
-    def _train(self, files: LeaseFiles) -> tuple[Finished, bool]:
+    def _download(self, url: str, sink: BinaryIO) -> None:
+        link, ended = self._setup.link, self._hold.ended
+        self._hold.call(lambda: link.download(url, sink, until=ended))
+
+    def _train(self, message: Train | Evaluate) -> tuple[Finished, bool]:
         """Run the job; the second value tells whether it was pruned."""
-        self._begin(self._job_message(files))
-        pruned = False
+        self._begin(message)
+        decision: Decision = "continue"
         while True:
-            message = self._next()
-            if isinstance(message, Epoch):
-                pruned = self._report(message)
-                decision = Decide(job=self._job, decision="stop" if pruned else "continue")
-                self._trainer.send(decision)
-            elif isinstance(message, Finished):
-                if message.value is None:
+            said = self._next()
+            if isinstance(said, Epoch):
+                decision = self._report(said)
+                self._trainer.send(Decide(job=self._job, decision=decision))
+            elif isinstance(said, Saved):
+                # The trainer goes on meanwhile; its next report waits for us.
+                self._uploads.send(f"checkpoint-{said.epochs}.safetensors", self._checkpoint.path)
+            elif isinstance(said, Finished):
+                if said.value is None:
                     raise JobFailedError("trainer_error", "The run ended early.", retry=True)
-                return message, pruned
+                return said, decision == "stop"
 
     def _job_message(self, files: LeaseFiles) -> Train | Evaluate:
         lease = self._lease
@@ -156,6 +172,9 @@ class LeaseRun:
                 data=files.splits[lease.split],
                 predictions_path=str(self._predictions),
             )
+        resume = self._checkpoint.to_resume(
+            self._download, self._workspace.folder, self._uploads.problems
+        )
         return Train(
             job=self._job,
             config=config,
@@ -165,35 +184,41 @@ class LeaseRun:
             dataset_key=dataset_key(lease),
             model_key=lease.model.key,
             predictions_path=str(self._predictions),
+            checkpoint_path=str(self._checkpoint.path),
+            checkpoint_s=self._setup.checkpoint_s,
+            resume_path=None if resume is None else str(resume),
         )
 
-    def _report(self, epoch: Epoch) -> bool:
-        """Report an epoch; whether the trial is to be pruned. The trainer waits meanwhile, so
-        that what is pruned does not depend on how fast the network is."""
+    def _report(self, epoch: Epoch) -> Decision:
+        """Report an epoch and decide what follows. The trainer waits meanwhile, so that what is
+        pruned does not depend on how fast the network is."""
+        self._oom.look()
         self._log.write(f"epoch {epoch.epoch}: {epoch.metrics}")
         report = EpochMetrics(epoch=epoch.epoch, metrics=epoch.metrics)
         answer = self._hold.renew(RenewRequest(reports=[report]))
-        return answer.action == "prune"
+        if answer.action == "prune":
+            return "stop"
+        return "save" if self._checkpoint.wanted_after(epoch.epoch) else "continue"
 
     def _offer_model(self, finished: Finished) -> None:
         """Upload the model if it is the best of its study so far."""
         answer = self._hold.renew(RenewRequest(value=finished.value))
         if answer.action != "keep_model":
             return
-        folder = self._workspace / "model"
+        folder = self._workspace.folder / "model"
         self._begin(Keep(job=self._job, folder=str(folder)))
         while not isinstance(self._next(), Kept):
             continue
-        archive = self._workspace / MODEL_ZIP
+        archive = self._workspace.folder / MODEL_ZIP
         zip_folder(folder, archive)
-        self._upload_if_possible(MODEL_ZIP, archive)
+        self._uploads.send(MODEL_ZIP, archive)
 
     def _finish(self, finished: Finished, *, pruned: bool, fetch_s: float) -> None:
         if self._predictions.exists():
-            self._upload_if_possible("predictions.csv", self._predictions)
+            self._uploads.send("predictions.csv", self._predictions)
         self.upload_log()
         self._hold.check()
-        info = {**finished.info, "fetch_seconds": fetch_s, "problems": self._problems}
+        info = finished.info
         result = ResultRequest(
             state="pruned" if pruned else "completed",
             value=finished.value,
@@ -201,36 +226,47 @@ class LeaseRun:
             metrics=finished.metrics,
             per_class=finished.per_class,
             confusion=finished.confusion,
-            info=info,
+            info={
+                "resumed_from_epoch": None,
+                **info,
+                "fetch_seconds": fetch_s,
+                "problems": [*info.get("problems", ()), *self._uploads.problems],
+            },
         )
-        self._hold.call(lambda: self._link.finish(self._lease, result, until=self._hold.ended))
-
-    def _upload_if_possible(self, name: str, path: Path) -> None:
-        """Upload an artifact. A trial's result is worth more than its files, so a server that
-        refuses one is told so in the result's `info.problems`."""
-        try:
-            self._hold.call(
-                lambda: self._link.upload(self._lease, name, path, until=self._hold.ended)
-            )
-        except RefusedError as error:
-            log.warning("trial %s: %s was not stored: %s", self._job, name, error)
-            self._problems.append(f"{name} was not stored: {error}")
+        link, ended = self._setup.link, self._hold.ended
+        self._hold.call(lambda: link.finish(self._lease, result, until=ended))
 
     def _begin(self, message: Train | Evaluate | Keep) -> None:
-        self._busy = True
+        self._oom.look()
+        self.busy = True
         self._trainer.send(message)
 
-    def _next(self) -> Epoch | Finished | Kept:
+    def _next(self) -> Epoch | Saved | Finished | Kept:
         """Wait for the trainer's next word about this job."""
         while True:
             message = self._trainer.receive()
+            if isinstance(message, Exited) or (
+                isinstance(message, Failed | Finished | Kept) and message.job == self._job
+            ):
+                self.busy = False
+            self._hold.check()  # a trainer whose lease is lost was killed, and did not die
             if isinstance(message, Exited):
-                raise TrainerExitedError(message)
-            if isinstance(message, Failed | Finished | Kept) and message.job == self._job:
-                self._busy = False
-            self._hold.check()
+                raise self._death(message)
             if isinstance(message, Failed) and message.job == self._job:
-                raise JobFailedError(message.code, message.detail, retry=message.retry)
+                raise self._failure(message)
             # Otherwise nobody's, or a late word about an earlier job.
-            if isinstance(message, Epoch | Finished | Kept) and message.job == self._job:
+            if isinstance(message, Epoch | Saved | Finished | Kept) and message.job == self._job:
                 return message
+
+    def _death(self, exited: Exited) -> JobFailedError | TrainerExitedError:
+        if exited.killed and self._oom.killed():
+            return JobFailedError("out_of_memory", HOST_MEMORY, retry=False)
+        return TrainerExitedError(exited)
+
+    def _failure(self, failed: Failed) -> JobFailedError:
+        """A fault that would be final is not, where it came from a damaged copy of a file."""
+        damaged = [] if failed.retry else drop_damaged(self._lease, self._setup.cache)
+        if not damaged:
+            return JobFailedError(failed.code, failed.detail, retry=failed.retry)
+        detail = f"The worker's copy of {', '.join(damaged)} was damaged and is fetched anew."
+        return JobFailedError(failed.code, f"{detail} {failed.detail}", retry=True)

@@ -43,6 +43,12 @@ class Train:
     model_key: str
     predictions_path: str
     """Where to write the validation predictions as CSV."""
+    checkpoint_path: str | None = None
+    """Where to save the run's state; None saves none."""
+    checkpoint_s: float = 60.0
+    """Seconds of training between two checkpoints."""
+    resume_path: str | None = None
+    """A checkpoint to go on from; one that does not fit this job is left alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +64,17 @@ class Evaluate:
     predictions_path: str
 
 
+Decision = Literal["continue", "stop", "save"]
+"""What to do after an epoch; `save`: write a checkpoint, answer `Saved`, and go on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decide:
     """The answer to an `Epoch`: the trainer waits for it."""
 
     type: Literal["decide"] = "decide"
     job: str
-    decision: Literal["continue", "stop"]
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +92,8 @@ class Stop:
 
     type: Literal["stop"] = "stop"
     job: str
+    save: bool = False
+    """Write a checkpoint first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +112,16 @@ class Epoch:
     job: str
     epoch: int
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A checkpoint stands at `Train.checkpoint_path`; said after a decision `save`."""
+
+    type: Literal["saved"] = "saved"
+    job: str
+    epochs: int
+    """Epochs finished in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +158,7 @@ class Failed:
 
 
 ToTrainer = Train | Evaluate | Decide | Keep | Stop
-FromTrainer = Ready | Epoch | Finished | Kept | Failed
+FromTrainer = Ready | Epoch | Saved | Finished | Kept | Failed
 
 _to_trainer: TypeAdapter[ToTrainer] = TypeAdapter(Annotated[ToTrainer, Field(discriminator="type")])
 _from_trainer: TypeAdapter[FromTrainer] = TypeAdapter(

@@ -5,11 +5,15 @@ the server answers a repeated one alike or with 409. So a lost answer costs only
 """
 
 import logging
+import os
 import random
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote
 
 import httpx
 
@@ -36,6 +40,12 @@ SERVER_FAULTS = 8
 
 _AWAY = frozenset({408, 429, 502, 503, 504})
 """Statuses that a proxy or a starting server gives for a while."""
+_FULL = 507
+"""The server's disk is full: it is there, and somebody will make room."""
+UPLOAD_FULL_S = 60.0
+"""How long an upload waits for that: a trial's result is worth more than its files."""
+_BLOCK_BYTES = 1 << 16
+"""Small, so that a slow transfer hears soon that it is given up."""
 
 
 class LeaseLostError(RuntimeError):
@@ -96,16 +106,17 @@ class ServerLink:
             "POST",
             "/v1/leases",
             json=request.model_dump(mode="json"),
-            read_s=request.wait_s + ANSWER_S,
             until=until,
-            patient=True,
+            terms=_Terms(read_s=request.wait_s + ANSWER_S, patient=True),
         )
         return None if response.status_code == 204 else Lease.model_validate_json(response.content)
 
     def renew(self, lease: Lease, request: RenewRequest, *, until: threading.Event) -> RenewAnswer:
         """Extend a lease and report. Raises all four errors of this file."""
         body = request.model_dump(mode="json")
-        response = self._send("PUT", _path(lease), json=body, until=until)
+        # A server that comes back must hear of a lease before that runs out.
+        terms = _Terms(longest_pause_s=min(lease.renew_s, LONGEST_PAUSE_S))
+        response = self._send("PUT", _path(lease), json=body, until=until, terms=terms)
         return RenewAnswer.model_validate_json(response.content)
 
     def finish(self, lease: Lease, result: ResultRequest, *, until: threading.Event) -> EndAnswer:
@@ -136,16 +147,27 @@ class ServerLink:
             "POST",
             f"{_path(lease)}/release",
             json=ReleaseRequest(reason=reason).model_dump(mode="json"),
-            read_s=ANSWER_S if within_s is None else within_s,
-            within_s=within_s,
             until=until,
-            patient=True,
+            terms=_Terms(read_s=within_s or ANSWER_S, within_s=within_s, patient=True),
         )
         return EndAnswer.model_validate_json(response.content)
 
-    def upload(self, lease: Lease, name: str, path: Path, *, until: threading.Event) -> None:
-        """Send a file as an artifact of the attempt. Raises all four errors of this file."""
-        self._send("PUT", f"{_path(lease)}/artifacts/{name}", file=path, until=until)
+    def upload(
+        self,
+        lease: Lease,
+        name: str,
+        path: Path,
+        *,
+        until: threading.Event,
+        full_s: float = UPLOAD_FULL_S,
+    ) -> None:
+        """Send a file as an artifact of the attempt. Raises all four errors of this file.
+
+        A server without room (507) refuses it after ``full_s``. ``path`` may be replaced meanwhile:
+        one of the files that lay there is sent.
+        """
+        url = f"{_path(lease)}/artifacts/{name}"
+        self._send("PUT", url, file=path, until=until, terms=_Terms(full_s=full_s))
 
     def download(self, url: str, sink: BinaryIO, *, until: threading.Event) -> None:
         """Write what ``url`` (relative to the server) holds to ``sink``, from its beginning.
@@ -153,6 +175,21 @@ class ServerLink:
         Raises all four errors of this file.
         """
         self._send("GET", url, sink=sink, until=until)
+
+    def say_goodbye(self, worker: str, *, within_s: float) -> None:
+        """Tell the server that this worker is gone, so that nobody waits for its leases to run out.
+
+        Tried once unless the server is away already, and nothing follows from a failure: the
+        leases run out then, as ever.
+        """
+        with self._lock:
+            if self._away:
+                return
+        url = f"/v1/workers/{quote(worker, safe='')}/stopped"
+        try:
+            _checked(self._client.post(url, timeout=within_s))
+        except (httpx.TransportError, LeaseLostError, RefusedError) as error:
+            log.debug("goodbye of %s not heard: %s", worker, error)
 
     def _send(
         self,
@@ -163,36 +200,31 @@ class ServerLink:
         json: object = None,
         file: Path | None = None,
         sink: BinaryIO | None = None,
-        read_s: float = ANSWER_S,
-        within_s: float | None = None,
-        patient: bool = False,
+        terms: "_Terms | None" = None,
     ) -> httpx.Response:
-        """Send until answered. ``patient`` calls outlast a silent server."""
+        """Send until answered, on ``terms``."""
+        terms = terms or _Terms()
         started = time.monotonic()
         pause_s, faults = FIRST_PAUSE_S, 0
         while not until.is_set():
-            try:
-                response = self._send_once(method, url, json, file, sink, read_s, until)
-            except httpx.TransportError as error:
-                self._note_away(repr(error))
-            else:
-                if response.status_code not in _AWAY:
-                    self._note_contact()
-                    if response.status_code != 500:
-                        return _checked(response)
-                    faults += 1
-                    if faults == SERVER_FAULTS and not patient:
-                        return _checked(response)
-                self._note_away(f"it answered {response.status_code}")
-            if not patient and self._silent_s() > self._orphan_s:
+            tried = time.monotonic()
+            outcome = self._try(method, url, json, file, sink, terms.read_s, until)
+            self._note(outcome)
+            if isinstance(outcome, httpx.Response) and not _is_passing(outcome):
+                return _checked(outcome)
+            faults += self._is_fault(outcome, tried)
+            if terms.end_with(outcome, faults, time.monotonic() - started):
+                raise _refusal(outcome, f"{method} {url}")
+            if not terms.patient and self._silent_s() > self._orphan_s:
                 raise ServerSilentError(f"{self._server} is silent for over {self._orphan_s:g} s")
-            if within_s is not None and time.monotonic() - started > within_s:
+            if terms.within_s is not None and time.monotonic() - started > terms.within_s:
                 break
+            pause_s = min(pause_s, terms.longest_pause_s)
             until.wait(pause_s * random.uniform(0.5, 1))  # jitter: workers must not march in step
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            pause_s *= 2
         raise GivenUpError(f"{method} {url} was given up")
 
-    def _send_once(
+    def _try(
         self,
         method: str,
         url: str,
@@ -201,35 +233,66 @@ class ServerLink:
         sink: BinaryIO | None,
         read_s: float,
         until: threading.Event,
-    ) -> httpx.Response:
+    ) -> "_Outcome":
         timeout = httpx.Timeout(read_s, connect=min(read_s, 10))
-        if file is not None:
-            with file.open("rb") as content:
-                # A stated length makes a cut-off upload an error at the server, not a short file.
-                length = {"Content-Length": str(file.stat().st_size)}
-                return self._client.request(
-                    method, url, content=content, headers=length, timeout=timeout
-                )
-        if sink is None:
+        try:
+            if file is not None:
+                return self._send_file(method, url, file, timeout, until)
+            if sink is not None:
+                return self._fill(method, url, sink, timeout, until)
             return self._client.request(method, url, json=json, timeout=timeout)
+        except httpx.TransportError as error:
+            return error
+
+    def _send_file(
+        self, method: str, url: str, file: Path, timeout: httpx.Timeout, until: threading.Event
+    ) -> httpx.Response:
+        with file.open("rb") as content:
+            # A stated length makes a cut-off upload an error at the server, not a short file. It is
+            # the open file's: another one may take its name meanwhile.
+            length = {"Content-Length": str(os.fstat(content.fileno()).st_size)}
+            blocks = _blocks(content, until)
+            return self._client.request(
+                method, url, content=blocks, headers=length, timeout=timeout
+            )
+
+    def _fill(
+        self, method: str, url: str, sink: BinaryIO, timeout: httpx.Timeout, until: threading.Event
+    ) -> httpx.Response:
         with self._client.stream(method, url, timeout=timeout) as response:
             if response.is_error:
                 response.read()
                 return response
             sink.seek(0)
             sink.truncate()
-            for block in response.iter_bytes(1 << 20):
-                if until.is_set():
-                    raise GivenUpError(f"{method} {url} was given up")
+            for block in response.iter_bytes(_BLOCK_BYTES):
+                _check_wanted(until)
                 self._note_contact()
                 sink.write(block)
             return response
 
-    def _note_contact(self) -> None:
+    def _is_fault(self, outcome: "_Outcome", tried: float) -> bool:
+        """Whether it is this call that fails, and not the network or a server that restarts."""
+        if isinstance(outcome, httpx.Response):
+            return outcome.status_code == 500
         with self._lock:
-            returned = self._away
+            return self._contact > tried  # meanwhile others were answered
+
+    def _note(self, outcome: "_Outcome") -> None:
+        if isinstance(outcome, Exception):
+            self._note_away(repr(outcome))
+            return
+        if outcome.status_code not in _AWAY:
+            self._note_contact(returned=not _is_passing(outcome))
+        if _is_passing(outcome):
+            self._note_away(f"it answered {outcome.status_code}")
+
+    def _note_contact(self, *, returned: bool = True) -> None:
+        with self._lock:
+            returned = returned and self._away
             silent_s = time.monotonic() - self._contact
-            self._away, self._contact = False, time.monotonic()
+            self._contact = time.monotonic()
+            self._away = self._away and not returned
         if returned:
             log.info("server %s is back after %.0f s", self._server, silent_s)
 
@@ -245,6 +308,54 @@ class ServerLink:
             return time.monotonic() - self._contact
 
 
+_Outcome = httpx.Response | httpx.TransportError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Terms:
+    """How long a call is tried."""
+
+    read_s: float = ANSWER_S
+    """How long one try waits for the answer."""
+    within_s: float | None = None
+    """Give up after so long."""
+    full_s: float | None = None
+    """Take a full disk of the server's for an answer after so long."""
+    patient: bool = False
+    """Outlast a silent or failing server."""
+    longest_pause_s: float = LONGEST_PAUSE_S
+    """Between two tries."""
+
+    def end_with(self, outcome: _Outcome, faults: int, tried_s: float) -> bool:
+        """Whether a passing failure is to be taken for the answer."""
+        if isinstance(outcome, httpx.Response) and outcome.status_code == _FULL:
+            return self.full_s is not None and tried_s >= self.full_s
+        return faults >= SERVER_FAULTS and not self.patient
+
+
+def _is_passing(response: httpx.Response) -> bool:
+    """Whether the same call may well be answered otherwise in a while."""
+    return response.status_code in _AWAY or response.status_code in (500, _FULL)
+
+
+def _refusal(outcome: _Outcome, call: str) -> RefusedError | LeaseLostError:
+    if isinstance(outcome, httpx.Response):
+        return _error(outcome)
+    return RefusedError(502, "connection_broken", f"{call} breaks off each time: {outcome!r}")
+
+
+def _blocks(content: BinaryIO, until: threading.Event) -> Iterator[bytes]:
+    """What is left of ``content``; raises `GivenUpError` once ``until`` is set."""
+    while block := content.read(_BLOCK_BYTES):
+        _check_wanted(until)
+        yield block
+
+
+def _check_wanted(until: threading.Event) -> None:
+    if until.is_set():
+        raise GivenUpError("the transfer was given up")
+
+
 def _path(lease: Lease) -> str:
     return f"/v1/leases/{lease.trial_id}/{lease.attempt}"
 
@@ -253,10 +364,14 @@ def _checked(response: httpx.Response) -> httpx.Response:
     """Return a success; raise what any other answer means."""
     if response.is_success:
         return response
+    raise _error(response)
+
+
+def _error(response: httpx.Response) -> RefusedError | LeaseLostError:
     try:
         answer = ErrorAnswer.model_validate_json(response.content)
     except ValueError:
         answer = ErrorAnswer(error="unexpected_answer", detail=response.text[:200])
     if answer.error == "lease_lost":
-        raise LeaseLostError(answer.detail)
-    raise RefusedError(response.status_code, answer.error, answer.detail)
+        return LeaseLostError(answer.detail)
+    return RefusedError(response.status_code, answer.error, answer.detail)

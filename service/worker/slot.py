@@ -11,19 +11,27 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.worker.files import FileCache
-from service.worker.lease_files import UnavailableError
+from model.disk import is_disk_full
+from service.worker.cache_disk import CacheDisk
+from service.worker.failures import (
+    DISK_FULL,
+    FAILURES,
+    Failure,
+    disk_full,
+    failure_request,
+    spoils_trainer,
+)
 from service.worker.lease_hold import End, HoldEndedError, LeaseHold
-from service.worker.lease_run import JobFailedError, LeaseRun, TrainerExitedError
-from service.worker.pipe import Ready
+from service.worker.lease_run import LeaseRun, RunSetup
 from service.worker.server_link import (
     GivenUpError,
     LeaseLostError,
     RefusedError,
-    ServerLink,
+    ServerSilentError,
 )
-from service.worker.trainer_process import Exited, TrainerProcess
-from studies.wire.leases import Device, FailureRequest, Lease, LeaseRequest
+from service.worker.trainer_process import TrainerProcess
+from service.worker.warm_trainer import StoppingError, TrainerStartError, WarmTrainer
+from studies.wire.leases import Lease, LeaseRequest
 
 log = logging.getLogger(__name__)
 
@@ -31,24 +39,15 @@ POLL_S = 20.0
 """How long one claim waits at the server."""
 EARLY_POLL_S = 1.0
 """A claim that comes back empty sooner than this (a draining worker) is not repeated at once."""
-START_S = 300.0
-"""How long a trainer may take to load torch."""
-START_TRIES = 3
 CANCEL_GRACE_S = 10.0
-RELEASE_S = 5.0
+PAUSE_GRACE_S = 60.0
+"""How long a paused trainer may take to save a large checkpoint."""
+STOP_GRACE_S = 5.0
+"""The same in a shutdown, after which the lease must be given back within 10 s of the signal."""
+RELEASE_S = 2.5
 """How long a shutdown waits for the server to take a trial back."""
-DETAIL_CHARS = 20_000
-
-
-Failure = JobFailedError | TrainerExitedError | UnavailableError | RefusedError
-
-
-class TrainerStartError(RuntimeError):
-    """No trainer can be started here."""
-
-
-class StoppingError(RuntimeError):
-    """The agent is shutting down."""
+ROOM_LOOK_S = 5.0
+"""How often to look for room on a full disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +55,8 @@ class SlotSetup:
     """What the slots of an agent share."""
 
     worker: str
-    link: ServerLink
-    cache: FileCache
+    run: RunSetup
+    disk: CacheDisk
     start_trainer: Callable[[int], TrainerProcess]
     """``start_trainer(slot)``, done by the main thread. Raises `StoppingError`."""
     stopping: threading.Event
@@ -71,9 +70,11 @@ class Slot:
     def __init__(self, index: int, setup: SlotSetup) -> None:
         self._index = index
         self._setup = setup
-        self._trainer: TrainerProcess | None = None
-        self._device: Device | None = None
+        self._trainer = WarmTrainer(lambda: setup.start_trainer(index), setup.stopping)
         self._hold: LeaseHold | None = None
+        self._run: LeaseRun | None = None
+        self._disk_full = False
+        """Whether the last lease found the disk full."""
 
     @property
     def busy(self) -> bool:
@@ -82,11 +83,18 @@ class Slot:
 
     def stop(self) -> None:
         """Give the lease back and end. Call after ``stopping`` was set."""
-        hold, trainer = self._hold, self._trainer
+        hold = self._hold
         if hold is not None:
             hold.end("stopping")
-        elif trainer is not None:
-            trainer.wake()
+        self._trainer.wake()
+
+    def force_release(self) -> None:
+        """From another thread: kill the trainer and give the lease back, as this slot's own thread
+        is stuck in something that does not hear of the shutdown."""
+        hold = self._hold
+        self._trainer.begin_kill()
+        if hold is not None:
+            self._release(hold.lease, "stopping")
 
     def run(self) -> None:
         """Serve until the end.
@@ -99,22 +107,28 @@ class Slot:
         except (StoppingError, GivenUpError):
             log.debug("slot %d: stopped", self._index)
         finally:
-            self._drop_trainer()
+            self._trainer.drop()
 
     def _serve(self) -> None:
         idle_since = time.monotonic()
         while not self._setup.stopping.is_set():
-            self._ready_trainer()
-            wait_s = self._wait_s(idle_since)
+            self._trainer.ready()
             asked = time.monotonic()
-            lease = self._claim(wait_s)
+            lease = self._claim(self._wait_s(idle_since)) if self._has_room() else None
             if lease is not None:
                 self._hold_lease(lease)
                 idle_since = time.monotonic()
             elif self._idle_enough(idle_since):
                 return
             elif time.monotonic() - asked < EARLY_POLL_S:
-                self._setup.stopping.wait(EARLY_POLL_S)
+                self._setup.stopping.wait(ROOM_LOOK_S if self._disk_full else EARLY_POLL_S)
+
+    def _has_room(self) -> bool:
+        """Whether trials may be claimed: after a full disk, once it has its free bytes again."""
+        if self._disk_full and self._setup.disk.make_room():
+            self._disk_full = False
+            log.info("slot %d: the disk has room again", self._index)
+        return not self._disk_full
 
     def _wait_s(self, idle_since: float) -> float:
         idle_s = self._setup.until_idle_s
@@ -132,145 +146,122 @@ class Slot:
             slot=self._index,
             request_id=uuid.uuid4().hex,
             wait_s=wait_s,
-            device=self._device,
+            device=self._trainer.device,
         )
-        return self._setup.link.claim(request, until=self._setup.stopping)
+        return self._setup.run.link.claim(request, until=self._setup.stopping)
 
     def _hold_lease(self, lease: Lease) -> None:
         log.info(
             "slot %d: study %s trial %s attempt %d: %s %s",
             *(self._index, lease.study_id, lease.trial_id, lease.attempt, lease.kind, lease.config),
         )
-        with LeaseHold(self._setup.link, lease, self._wake) as hold:
+        with LeaseHold(self._setup.run.link, lease, self._hear_end) as hold:
             self._hold = hold
             try:
                 if self._setup.stopping.is_set():  # `stop` may have looked before we held it
                     hold.end("stopping")
                 self._run_lease(hold)
             finally:
-                self._hold = None
+                self._hold = self._run = None
+        self._setup.disk.keep_bound()
+
+    def _hear_end(self, end: End) -> None:
+        """Called from any thread: a trainer without a lease must be dead within seconds, whatever
+        this slot is waiting for."""
+        run = self._run
+        if end in ("lost", "orphaned") and run is not None and run.busy:
+            self._trainer.begin_kill()
+        self._trainer.wake()
 
     def _run_lease(self, hold: LeaseHold) -> None:
         """Run the lease and deal with every way in which it can end."""
-        run: LeaseRun | None = None
-        with self._setup.cache.workspace(f"{self._setup.worker}-{self._index}") as workspace:
-            try:
-                trainer = self._ready_trainer()
-                run = LeaseRun(self._setup.link, self._setup.cache, hold, trainer, workspace)
-                run.run()
-                log.info("slot %d: trial %s done", self._index, hold.lease.trial_id)
-            except HoldEndedError as error:
-                self._give_up(hold.lease, run, error.end)
-            except StoppingError:
-                self._give_up(hold.lease, run, "stopping")
-            except TrainerStartError:
-                self._give_up(hold.lease, run, "stopping")
+        try:
+            with self._setup.run.cache.workspace(f"{self._setup.worker}-{self._index}") as own:
+                try:
+                    trainer = self._trainer.ready()
+                    self._run = LeaseRun(self._setup.run, hold, trainer, own)
+                    self._run.run()
+                    log.info("slot %d: trial %s done", self._index, hold.lease.trial_id)
+                    self._forget(hold.lease)
+                except HoldEndedError as error:
+                    self._give_up(hold.lease, error.end)
+                except StoppingError:
+                    self._give_up(hold.lease, "stopping")
+                except TrainerStartError:
+                    self._give_up(hold.lease, "stopping")
+                    raise
+                except FAILURES as error:
+                    self._fail(hold, error)
+        except OSError as error:
+            if not is_disk_full(error):
+                self._release(hold.lease, "stopping")
                 raise
-            except (JobFailedError, TrainerExitedError, UnavailableError, RefusedError) as error:
-                self._fail(hold, run, error)
+            self._fail(hold, disk_full(error))
 
-    def _give_up(self, lease: Lease, run: LeaseRun | None, end: End) -> None:
+    def _forget(self, lease: Lease) -> None:
+        """The trial has ended for good, so no attempt will go on from its checkpoint."""
+        self._setup.run.checkpoints.remove(lease.trial_id)
+
+    def _give_up(self, lease: Lease, end: End) -> None:
         """Clear up after a lease that ended early."""
         log.info("slot %d: trial %s %s", self._index, lease.trial_id, end)
-        polite = end in ("cancelled", "paused")
-        if run is None or not polite or not run.stop(CANCEL_GRACE_S):
-            self._drop_trainer()
+        run = self._run
+        if run is not None and run.busy:
+            if not _stopped_politely(run, end):
+                self._trainer.drop()
+            if end == "paused":
+                self._hand_over(run, lease)
         if end in ("paused", "orphaned", "stopping"):
             self._release(lease, end)
+        elif end == "cancelled":
+            self._forget(lease)
+
+    def _hand_over(self, run: LeaseRun, lease: Lease) -> None:
+        """Send a paused trial's checkpoint; without it the next attempt has this machine's."""
+        try:
+            run.hand_over(self._setup.stopping)
+        except (LeaseLostError, ServerSilentError, GivenUpError, OSError) as error:
+            log.warning("trial %s: its checkpoint was not sent: %s", lease.trial_id, error)
 
     def _release(self, lease: Lease, end: End) -> None:
         """Hand the trial back. One that cannot be handed back is lost when its lease runs out."""
         within_s = RELEASE_S if end == "stopping" else None
         until = threading.Event() if end == "stopping" else self._setup.stopping
         try:
-            self._setup.link.release(lease, end, until=until, within_s=within_s)
+            self._setup.run.link.release(lease, end, until=until, within_s=within_s)
         except (LeaseLostError, GivenUpError, RefusedError) as error:
             log.warning("slot %d: trial %s not released: %s", self._index, lease.trial_id, error)
 
-    def _fail(
-        self,
-        hold: LeaseHold,
-        run: LeaseRun | None,
-        error: Failure,
-    ) -> None:
+    def _fail(self, hold: LeaseHold, error: Failure) -> None:
         """Tell the server of a failed trial; a trainer in an unknown state is replaced."""
-        failure = _failure(error)
+        lease, failure = hold.lease, failure_request(error)
         log.warning(
             "slot %d: trial %s failed: %s: %s",
-            *(self._index, hold.lease.trial_id, failure.code, failure.detail),
+            *(self._index, lease.trial_id, failure.code, failure.detail),
         )
-        if _spoils_trainer(error):
-            self._drop_trainer()
+        if failure.code == DISK_FULL:
+            self._disk_full = True
+            log.warning("slot %d: claims nothing until the disk has room", self._index)
+        if spoils_trainer(error):
+            self._trainer.drop()
         try:
-            if run is not None:
-                run.upload_log()
-            hold.call(lambda: self._setup.link.fail(hold.lease, failure, until=hold.ended))
-        except HoldEndedError as ended:
-            self._give_up(hold.lease, None, ended.end)
+            if self._run is not None:
+                self._run.upload_log()
+            link = self._setup.run.link
+            ended = hold.call(lambda: link.fail(lease, failure, until=hold.ended))
+            if ended.state != "queued":
+                self._forget(lease)
+        except HoldEndedError as early:
+            self._give_up(lease, early.end)
         except RefusedError as refused:
             log.warning("slot %d: the failure was refused: %s", self._index, refused)
-            self._release(hold.lease, "stopping")
-
-    def _ready_trainer(self) -> TrainerProcess:
-        """The warm trainer, started anew when there is none.
-
-        Raises `TrainerStartError` and `StoppingError`.
-        """
-        if self._trainer is not None and self._trainer.alive:
-            return self._trainer
-        exited: Exited | None = None
-        for _ in range(START_TRIES):
-            self._drop_trainer()
-            self._trainer = self._setup.start_trainer(self._index)
-            exited = self._await_ready(self._trainer)
-            if exited is None:
-                return self._trainer
-            if exited.status == 2:
-                break  # it said what is wrong with its options or its device
-        self._drop_trainer()
-        assert exited is not None
-        raise TrainerStartError(f"The trainer {exited.reason} before it was ready.\n{exited.tail}")
-
-    def _await_ready(self, trainer: TrainerProcess) -> Exited | None:
-        """None once the trainer is ready; how it ended if it never was."""
-        deadline = time.monotonic() + START_S
-        while not self._setup.stopping.is_set():
-            try:
-                message = trainer.receive(max(0.0, deadline - time.monotonic()))
-            except TimeoutError:
-                return Exited(-9, f"It was not ready after {START_S:g} s.")
-            if isinstance(message, Ready):
-                self._device = message.device
-                return None
-            if isinstance(message, Exited):
-                return message
-        raise StoppingError
-
-    def _drop_trainer(self) -> None:
-        if self._trainer is not None:
-            self._trainer.kill()
-            self._trainer = None
-
-    def _wake(self) -> None:
-        trainer = self._trainer
-        if trainer is not None:
-            trainer.wake()
+            self._release(lease, "stopping")
 
 
-def _spoils_trainer(error: Failure) -> bool:
-    """Whether the trainer may be at work still, or in a state that nobody foresaw."""
-    if isinstance(error, JobFailedError):
-        return error.retry or error.code == "out_of_memory"
-    return not isinstance(error, UnavailableError)
-
-
-def _failure(error: Failure) -> FailureRequest:
-    detail = str(error)[-DETAIL_CHARS:]
-    if isinstance(error, JobFailedError):
-        return FailureRequest(code=error.code, detail=detail, retry=error.retry)
-    if isinstance(error, TrainerExitedError):
-        return FailureRequest(code="trainer_crashed", detail=detail, retry=True)
-    if isinstance(error, UnavailableError):
-        return FailureRequest(code=error.code, detail=detail, retry=True)
-    # 4xx: the same answer awaits every other worker.
-    return FailureRequest(code="server_refused", detail=detail, retry=error.status >= 500)
+def _stopped_politely(run: LeaseRun, end: End) -> bool:
+    """Have the trainer end its job, with a checkpoint where the trial goes on; whether it did."""
+    if end == "cancelled":
+        return run.stop(CANCEL_GRACE_S, save=False)
+    if end == "paused":
+        return run.stop(PAUSE_GRACE_S, save=True)
+    return end == "stopping" and run.stop(STOP_GRACE_S, save=True)

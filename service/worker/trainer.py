@@ -9,22 +9,30 @@ import csv
 import os
 import platform
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from model.config import TrainConfig
 from model.data import Examples, read_examples
 from model.errors import InputError, TrainingError
 from model.splits import read_rows
 from service.worker.pipe import Evaluate, Finished, SplitFile, Train
-from service.worker.trainer_loop import OnEpoch, TrainerOptions, finite, run_trainer
+from service.worker.trainer_loop import (
+    OnEpoch,
+    OnSaved,
+    ShouldStop,
+    TrainerOptions,
+    finite,
+    run_trainer,
+)
 from studies.wire.leases import ClassMetrics, ConfusionMatrix, Device
 
 if TYPE_CHECKING:
+    from model.checkpoints import CheckpointPlan
     from model.metrics import Evaluation
     from model.train_result import EpochReport, TrainResult
     from model.trial_data import TrainData
@@ -65,7 +73,9 @@ class ModelRunner:
             versions=_versions(),
         )
 
-    def train(self, job: Train, *, on_epoch: OnEpoch, should_stop: Callable[[], bool]) -> Finished:
+    def train(
+        self, job: Train, *, on_epoch: OnEpoch, should_stop: ShouldStop, on_saved: OnSaved
+    ) -> Finished:
         from model.training import train
 
         self._last = None  # its weights are of no more use, and memory may be short
@@ -80,6 +90,7 @@ class ModelRunner:
             on_epoch=report,
             should_stop=should_stop,
             cache=self._cache,
+            checkpoint=checkpoint_plan(job, on_saved),
         )
         self._last = result
         if result.best is not None:
@@ -95,6 +106,8 @@ class ModelRunner:
                 steps=result.steps,
                 train_seconds=result.train_seconds,
                 truncated_share=result.truncated_share,
+                problems=list(result.problems),
+                resumed_from_epoch=result.resumed_from_epoch,
             ),
         )
 
@@ -159,14 +172,39 @@ def train_config(fields: dict[str, Any]) -> TrainConfig:
         raise InputError("unknown_setting", detail, ("config",)) from error
 
 
-def read_split(source: SplitFile) -> Examples:
-    """Read the rows of a split, in the order of the file."""
-    if source.indices is None:
-        return read_examples(Path(source.path))
-    rows: np.ndarray[Any, np.dtype[np.int64]] = getattr(
-        read_rows(Path(source.indices)), source.split
+def checkpoint_plan(job: Train, on_saved: OnSaved) -> "CheckpointPlan | None":
+    from model.training import CheckpointPlan
+
+    if job.checkpoint_path is None:
+        return None
+    return CheckpointPlan(
+        path=Path(job.checkpoint_path),
+        every_s=job.checkpoint_s,
+        resume=None if job.resume_path is None else Path(job.resume_path),
+        on_saved=on_saved,
     )
-    return read_examples(Path(source.path), rows)
+
+
+def read_split(source: SplitFile) -> Examples:
+    """Read the rows of a split, in the order of the file.
+
+    Raises `InputError` ``unreadable_dataset``.
+    """
+    try:
+        if source.indices is None:
+            return read_examples(Path(source.path))
+        rows: np.ndarray[Any, np.dtype[np.int64]] = getattr(
+            read_rows(Path(source.indices)), source.split
+        )
+        return read_examples(Path(source.path), rows)
+    except MemoryError:
+        raise
+    except (pa.ArrowException, OSError, LookupError, ValueError) as error:
+        detail = (
+            f"The {source.split} rows cannot be read ({error!r}): upload the data set again, or "
+            "update this worker."
+        )
+        raise InputError("unreadable_dataset", detail, ("dataset", source.split)) from error
 
 
 def write_predictions(path: Path, evaluation: "Evaluation") -> None:

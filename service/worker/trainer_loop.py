@@ -18,10 +18,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO, Literal, Protocol
 
+from model.disk import FREE_SPACE, is_disk_full
 from model.errors import InputError, TrainingError
 from service.worker.lifetime import OrphanedError, die_with_parent
 from service.worker.pipe import (
     Decide,
+    Decision,
     Epoch,
     Evaluate,
     Failed,
@@ -30,6 +32,7 @@ from service.worker.pipe import (
     Keep,
     Kept,
     Ready,
+    Saved,
     Stop,
     ToTrainer,
     Train,
@@ -41,6 +44,13 @@ from studies.wire.leases import Device
 log = logging.getLogger(__name__)
 
 TRACEBACK_CHARS = 4000
+HOST_MEMORY = (
+    "This machine has no memory left for the trainer: lower batch_size or max_length, run fewer "
+    "slots, or give the worker more memory."
+)
+
+Stopping = Literal["no", "now", "after_saving"]
+"""As `model.train_result.Stop`, which this file cannot import: it knows no torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +64,14 @@ class TrainerOptions:
     cache_bytes: int
 
 
-OnEpoch = Callable[[int, dict[str, float]], Literal["continue", "stop"]]
+RETRIED = frozenset({"disk_full", "gpu_lost"})
+"""Faults of this machine: another try, here or elsewhere, may go well."""
+
+OnEpoch = Callable[[int, dict[str, float]], Decision]
 """``on_epoch(epoch, metrics)`` reports an epoch (0-based) and waits for the decision."""
+ShouldStop = Callable[[], Stopping]
+OnSaved = Callable[[int], None]
+"""``on_saved(epochs)``: a checkpoint with so many finished epochs was written as decided."""
 
 
 class Runner(Protocol):
@@ -64,7 +80,7 @@ class Runner(Protocol):
     def device(self) -> Device: ...
 
     def train(
-        self, job: Train, *, on_epoch: OnEpoch, should_stop: Callable[[], bool]
+        self, job: Train, *, on_epoch: OnEpoch, should_stop: ShouldStop, on_saved: OnSaved
     ) -> Finished: ...
 
     def evaluate(self, job: Evaluate) -> Finished: ...
@@ -94,11 +110,14 @@ class Trainer:
         try:
             return self._work(command)
         except (InputError, TrainingError) as error:
-            return Failed(job=command.job, code=error.code, detail=error.detail, retry=False)
-        except MemoryError as error:
-            detail = f"The host has no memory left: {error}".rstrip(": ")
-            return Failed(job=command.job, code="out_of_memory", detail=detail, retry=False)
-        except Exception:  # noqa: BLE001 - reported in full; the agent replaces this process
+            retry = error.code in RETRIED
+            return Failed(job=command.job, code=error.code, detail=error.detail, retry=retry)
+        except MemoryError:
+            return Failed(job=command.job, code="out_of_memory", detail=HOST_MEMORY, retry=False)
+        except Exception as error:  # noqa: BLE001 - reported in full; the agent replaces this process
+            if is_disk_full(error):
+                detail = f"{error}. {FREE_SPACE}"
+                return Failed(job=command.job, code="disk_full", detail=detail, retry=True)
             detail = traceback.format_exc()[-TRACEBACK_CHARS:]
             log.error("job %s: %s", command.job, detail)
             return Failed(job=command.job, code="trainer_error", detail=detail, retry=True)
@@ -110,12 +129,15 @@ class Trainer:
         if isinstance(command, Evaluate):
             return self._runner.evaluate(command)
 
-        def on_epoch(epoch: int, metrics: dict[str, float]) -> Literal["continue", "stop"]:
+        def on_epoch(epoch: int, metrics: dict[str, float]) -> Decision:
             self._say(Epoch(job=command.job, epoch=epoch, metrics=finite(metrics)))
             return self._commands.decision(command.job)
 
         return self._runner.train(
-            command, on_epoch=on_epoch, should_stop=lambda: self._commands.stopped(command.job)
+            command,
+            on_epoch=on_epoch,
+            should_stop=lambda: self._commands.stopping(command.job),
+            on_saved=lambda epochs: self._say(Saved(job=command.job, epochs=epochs)),
         )
 
     def _say(self, message: FromTrainer) -> None:
@@ -129,7 +151,7 @@ class Commands:
     def __init__(self, incoming: BinaryIO) -> None:
         self._incoming = incoming
         self._queue: SimpleQueue[ToTrainer] = SimpleQueue()
-        self._stopped_job: str | None = None
+        self._stop: Stop | None = None
 
     def start(self) -> None:
         threading.Thread(target=self._read, name="commands", daemon=True).start()
@@ -137,24 +159,28 @@ class Commands:
     def next(self) -> ToTrainer:
         return self._queue.get()
 
-    def decision(self, job: str) -> Literal["continue", "stop"]:
+    def decision(self, job: str) -> Decision:
         """Wait for what the agent says to the epoch just reported."""
         while True:
             command = self._queue.get()
             if isinstance(command, Stop) and command.job == job:
-                return "stop"
+                return "stop"  # and `stopping` tells whether to save first
             if isinstance(command, Decide) and command.job == job:
                 return command.decision
 
-    def stopped(self, job: str) -> bool:
-        return self._stopped_job == job
+    def stopping(self, job: str) -> Stopping:
+        """What the last `Stop` says to this job."""
+        stop = self._stop
+        if stop is None or stop.job != job:
+            return "no"
+        return "after_saving" if stop.save else "now"
 
     def _read(self) -> None:
         try:
             for line in self._incoming:
                 command = decode_to_trainer(line)
                 if isinstance(command, Stop):
-                    self._stopped_job = command.job
+                    self._stop = command
                 self._queue.put(command)
         finally:
             # The agent is gone or talks nonsense. The main thread may be deep in a kernel.

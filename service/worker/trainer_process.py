@@ -4,6 +4,7 @@ Two threads read the process's output for as long as it lives: messages from its
 log lines from its standard error.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -36,9 +37,12 @@ class Exited:
         """For example ``killed by SIGSEGV``."""
         if self.status >= 0:
             return f"exited with status {self.status}"
-        name = signal.Signals(-self.status).name
-        hint = " (often the kernel's, out of memory)" if name == "SIGKILL" else ""
-        return f"killed by {name}{hint}"
+        return f"killed by {signal.Signals(-self.status).name}"
+
+    @property
+    def killed(self) -> bool:
+        """Whether it was SIGKILL."""
+        return self.status == -signal.SIGKILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +107,12 @@ class TrainerProcess:
 
     def kill(self) -> None:
         """SIGKILL the process and its children, and reap it. May be called again."""
-        self._signal_death()
-        self._process.wait(_DEATH_S)
+        self.begin_kill()
+        try:
+            self._process.wait(_DEATH_S)
+        except subprocess.TimeoutExpired:  # deep in a driver; it computes no more
+            log.error("slot %d: trainer %d is killed but not gone", self._slot, self.pid)
+            return
         for reader in (self._message_reader, self._log_reader):
             reader.join(_DEATH_S)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
@@ -114,9 +122,11 @@ class TrainerProcess:
             except BrokenPipeError:  # a message that the dead process never took
                 continue
 
-    def _signal_death(self) -> None:
+    def begin_kill(self) -> None:
+        """SIGKILL the process and its children without waiting, from any thread."""
         if self.alive:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it was reaped just now
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _read_messages(self) -> None:
         assert self._process.stdout is not None
@@ -126,7 +136,7 @@ class TrainerProcess:
             except PipeError as error:
                 # A trainer that talks nonsense cannot be worked with: let it die as a crash.
                 self._note_line(str(error))
-                self._signal_death()
+                self.begin_kill()
                 break
         status = self._process.wait()
         self._log_reader.join(_DEATH_S)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -191,6 +192,128 @@ def test_interrupting_a_watch_leaves_the_study_running_and_says_so(
     assert answer(environment, "show", "tickets")["state"] == "queued"
 
 
+# Steering
+
+
+def test_a_study_is_paused_and_resumed_and_each_answer_says_what_comes_next(
+    environment: Environment, spec: Path
+) -> None:
+    study = answer(environment, "submit", spec)
+    paused = bertune(environment, "pause", "tickets").stdout
+    assert f"tickets ({study['id']}) is paused." in paused
+    assert f"bertune resume {study['id']}" in paused
+    assert "running trials finish" in bertune(environment, "show", "tickets").stdout
+    again = answer(environment, "pause", study["id"], "--preempt")
+    assert (again["state"], again["pause"]) == ("paused", "preempt")
+
+    resumed = bertune(environment, "resume", "tickets").stdout
+    assert "3 of its trials queued" in resumed
+    assert f"bertune watch {study['id']}" in resumed
+    assert answer(environment, "resume", "tickets")["pause"] is None
+
+
+def test_watching_a_paused_study_says_so_once_and_goes_on_when_it_is_resumed(
+    environment: Environment, spec: Path, tmp_path: Path
+) -> None:
+    study = answer(environment, "submit", spec)
+    answer(environment, "pause", study["id"])
+    log = tmp_path / "watch.log"
+    command = [sys.executable, "-u", "-m", "service.cli", "watch", "tickets"]
+    with log.open("wb") as output:
+        watching = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+    try:
+        until(lambda: "paused: no new trials start" in log.read_text(), log.read_text)
+        answer(environment, "resume", study["id"])
+        until(lambda: "\nresumed\n" in log.read_text(), log.read_text)
+        answer(environment, "extend", study["id"], 4)
+        until(lambda: "extended to 7 trials" in log.read_text(), log.read_text)
+        answer(environment, "cancel", study["id"])
+        assert watching.wait(WAIT_S) == 1
+    finally:
+        watching.kill()
+        watching.wait()
+    assert log.read_text().count("paused: no new") == 1
+
+
+def test_a_completed_study_is_extended_watched_to_its_end_and_deleted(
+    environment: Environment, fake_worker: None, spec: Path
+) -> None:
+    bertune(environment, "submit", spec, "--watch")
+    extended = bertune(environment, "extend", "tickets", 2, "--watch").stdout
+    assert "now with 5 trials" in extended
+    assert "trial 4 completed" in extended
+    study = answer(environment, "show", "tickets")
+    assert (study["state"], study["progress"]["done"]) == ("completed", 5)
+    assert study["disk_bytes"] > 0
+
+    unasked = bertune(environment, "delete", "tickets", code=2)
+    assert "--yes" in unasked.stderr
+    assert answer(environment, "delete", "tickets", "--yes")["id"] == study["id"]
+    assert answer(environment, "studies") == []
+    assert "No study has" in bertune(environment, "delete", "tickets", "--yes", code=1).stderr
+    assert answer(environment, "dataset", "show", study["dataset"])["id"] == study["dataset"]
+
+
+def test_deleting_asks_a_person_first(environment: Environment, spec: Path) -> None:
+    study = answer(environment, "submit", spec)
+    code, said = bertune_asked(environment, "delete", "tickets", reply="n")
+    assert (code, "Nothing was deleted." in said) == (1, True)
+    assert "queued, with 3 trials and 0 B of models" in said
+    assert answer(environment, "show", study["id"])["state"] == "queued"
+    code, said = bertune_asked(environment, "delete", "tickets", reply="y")
+    assert (code, "is deleted" in said) == (0, True)
+    assert answer(environment, "studies") == []
+
+
+def bertune_asked(environment: Environment, *arguments: object, reply: str) -> tuple[int, str]:
+    """The exit code and output of a command that asks at a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, f"{reply}\n".encode())
+        done = subprocess.run(
+            [sys.executable, "-m", "service.cli", *map(str, arguments)],
+            env=environment,
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return done.returncode, done.stdout
+
+
+def test_an_ended_study_is_steered_no_more(environment: Environment, spec: Path) -> None:
+    bertune(environment, "submit", spec)
+    bertune(environment, "cancel", "tickets")
+    for command in (("pause",), ("resume",), ("extend", 1)):
+        refused = bertune(environment, command[0], "tickets", *command[1:], code=1)
+        assert "[study_ended]" in refused.stderr
+    assert bertune(environment, "delete", "tickets", "--yes").stdout.startswith("tickets (")
+
+
+def test_what_happened_to_a_trial_is_told_attempt_by_attempt(
+    environment: Environment, fake_worker: None, spec: Path
+) -> None:
+    # The text of a training row tells the fake trainer what to do.
+    data = "text,label\n" + "".join(f"die,{'ab'[i % 2]}\n" for i in range(40))
+    (spec.parent / "data" / "tickets.csv").write_text(data)
+    (spec.parent / "data" / "test.csv").write_text(data)
+    spec.write_text(SPEC.replace("n_trials: 3", "n_trials: 1"))
+    watched = bertune(environment, "submit", spec, "--watch", code=1).stdout
+    assert "trial 0 started again (attempt 3)" in watched
+    assert "trial 0 failed  crashed: Quarantined after 3 crashes" in watched
+    trial = answer(environment, "show", "tickets", 0)
+    assert [attempt["outcome"] for attempt in trial["attempts"]] == ["crashed"] * 3
+    assert {attempt["error"]["code"] for attempt in trial["attempts"]} == {"trainer_crashed"}
+    drawn = bertune(environment, "show", "tickets", 0).stdout
+    assert len(re.findall(r"crashed +\d+ s +trainer_crashed: ", drawn)) == 3
+    assert re.search(r"^# +state.* attempt ", bertune(environment, "trials", "tickets").stdout)
+
+
 def test_validating_reports_token_lengths_and_stores_no_study(
     environment: Environment, spec: Path
 ) -> None:
@@ -319,7 +442,7 @@ def test_help_is_quick_because_it_loads_no_heavy_library() -> None:
 
 def test_keys_are_made_listed_and_revoked_on_the_servers_machine(tmp_path: Path) -> None:
     home = clean_environment(BERTUNE_HOME=str(tmp_path / "home"))
-    assert "0001" in bertune(home, "db", "upgrade").stdout
+    assert "0002" in bertune(home, "db", "upgrade").stdout
     assert "as it was" in bertune(home, "db", "upgrade").stdout
     secret = bertune(home, "keys", "create", "ci").stdout.strip()
     assert secret.startswith("bt_")
@@ -437,7 +560,8 @@ def test_up_starts_a_worker_again_that_died_and_workers_die_with_it(
     os.kill(first, signal.SIGKILL)
     running.find("ended with status -9; starting it again")
     (second,) = until(lambda: [c for c in children(running.process.pid) if c != first])
-    running.find(rf"worker \S+-{second}-\S+, slots: 1")
+    named = re.compile(r"worker (\S+), slots: 1")
+    until(lambda: len(set(named.findall(running.log))) == 2, lambda: running.log)
     running.process.kill()
     until(lambda: not alive(second))
 
