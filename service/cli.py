@@ -8,7 +8,16 @@ from collections.abc import Callable
 
 import typer
 
-from service.commands import datasets, keys, reading, serving, submitting, upkeep
+from service.commands import (
+    datasets,
+    following,
+    keys,
+    reading,
+    serving,
+    steering,
+    submitting,
+    upkeep,
+)
 from service.commands.demonstration import demo
 
 HELP = """Hyperparameter search for BERT models: a server queues studies, workers train them.
@@ -42,8 +51,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "worker": serving.worker,
     "submit": submitting.submit,
     "validate": submitting.validate,
-    "watch": submitting.watch_study,
-    "cancel": submitting.cancel,
+    "watch": following.watch,
+    "pause": steering.pause,
+    "resume": steering.resume,
+    "cancel": steering.cancel,
+    "extend": steering.extend,
+    "delete": steering.delete,
     "studies": reading.studies,
     "show": reading.show,
     "trials": reading.trials,

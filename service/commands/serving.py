@@ -31,16 +31,17 @@ def up(
     host: Host = None,
     port: Port = None,
     log_level: LogLevel = "info",
+    trainer: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the server and local workers, and print a link to the dashboard."""
     from service.local.logs import set_up_logging
     from service.local.service import run_service
 
-    if workers:
+    if workers and trainer is None:
         _require_torch()
     settings, listener = _prepare(home, host, port)
     set_up_logging(log_level)
-    run_service(settings, listener, workers=workers, slots=slots)
+    run_service(settings, listener, workers=workers, slots=slots, trainer=trainer)
 
 
 def serve(

@@ -1,18 +1,17 @@
-"""Commands that send a study: check it, queue it, watch it, stop it."""
+"""Commands that send a study: check it, queue it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.options import AsJson, Server, StudyRef, print_json
-from service.terminal.exit_codes import INTERRUPTED, REFUSED
+from service.commands.following import exit_as, follow
+from service.commands.options import AsJson, Server, print_json
 
 if TYPE_CHECKING:
     from service.commands.spec_file import SpecFile
     from studies.client import Client
     from studies.spec import StudySpec
-    from studies.wire.studies import StudyAnswer
 
 Spec = Annotated[Path | None, typer.Argument(metavar="[SPEC.yaml]", exists=True, dir_okay=False)]
 Preset = Annotated[
@@ -45,24 +44,13 @@ def submit(
             f"Submitted {study.name} ({study.id}), trials: {study.progress.total}.", err=as_json
         )
         if watch:
-            study = _watch(client, study, quiet=as_json)
+            study = follow(client, study, quiet=as_json)
     if as_json:
         print_json(study)
     elif not watch:
         typer.echo(f"Follow it with 'bertune watch {study.id}'.")
     if watch:
-        _exit_as(study)
-
-
-def watch_study(study: StudyRef, server: Server = None, as_json: AsJson = False) -> None:
-    """Follow a study until it ends; Ctrl-C only stops watching."""
-    from studies.client import Client
-
-    with Client(server) as client:
-        found = _watch(client, client.study(study), quiet=as_json)
-    if as_json:
-        print_json(found)
-    _exit_as(found)
+        exit_as(study)
 
 
 def validate(
@@ -88,18 +76,6 @@ def validate(
         make_console().print(validation_view(answer))
 
 
-def cancel(study: StudyRef, server: Server = None, as_json: AsJson = False) -> None:
-    """Stop a study: queued trials are dropped, running ones end at their next report."""
-    from studies.client import Client
-
-    with Client(server) as client:
-        found = client.cancel(client.study(study).id)
-    if as_json:
-        print_json(found)
-    else:
-        typer.echo(f"{found.name} ({found.id}) is {found.state}.")
-
-
 def _read(spec: Path | None, preset: str | None, data: str | None, name: str | None) -> "SpecFile":
     from service.commands.spec_file import open_document, read_document
     from studies.preset import load_preset
@@ -118,26 +94,3 @@ def _uploaded(document: "SpecFile", client: "Client") -> "StudySpec":
     dataset_id = document.files.upload(client)
     typer.echo(f"Uploaded {document.files.train.name} as data set {dataset_id}.", err=True)
     return document.spec(dataset_id)
-
-
-def _watch(client: "Client", study: "StudyAnswer", *, quiet: bool) -> "StudyAnswer":
-    from service.terminal.views import make_console, study_view
-    from service.terminal.watching import watch
-
-    console = make_console(stderr=quiet)
-    try:
-        ended = watch(client, study.id, console)
-    except KeyboardInterrupt:
-        typer.echo(
-            f"\nStopped watching; the study goes on. 'bertune watch {study.id}' follows it again, "
-            f"'bertune cancel {study.id}' stops it.",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED) from None
-    console.print(study_view(ended))
-    return ended
-
-
-def _exit_as(study: "StudyAnswer") -> None:
-    if study.state != "completed":
-        raise typer.Exit(REFUSED)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from model.config import Scalar
+from service.failure_text import brief
 from studies.wire.trials import ClassScore
 
 Matrix = Sequence[Sequence[int]]
@@ -12,6 +13,7 @@ WHOLE_MATRIX_CLASSES = 12
 """Up to this many classes the whole matrix is a table; beyond, its largest confusions."""
 LARGEST_CONFUSIONS = 15
 LABEL_CHARS = 40
+DETAIL_CHARS = 500
 _MARKUP = re.compile(r"([\\`*_\[\]#<>|~$&!:@])")
 
 
@@ -36,6 +38,15 @@ def trial_note(
         scores({"validation": metrics}),
         *_confusions(f"trial {number}", labels, matrix, image_url),
         class_scores(per_class),
+    )
+
+
+def failure_note(*, number: int, attempts: int, code: str, detail: str) -> str:
+    """The note on the page of a trial without a result, which Optuna may show as a pruned one."""
+    return _paragraphs(
+        f"## Trial {number} failed: {escaped(code)}",
+        escaped(brief(detail), DETAIL_CHARS) if detail else "",
+        f"Attempts: {attempts}.",
     )
 
 
@@ -143,11 +154,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int
     return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *rows))
 
 
-def escaped(text: str) -> str:
-    """Text as it stands: no markup, no line breaks, at most `LABEL_CHARS` characters."""
+def escaped(text: str, chars: int = LABEL_CHARS) -> str:
+    """Text as it stands: no markup, no line breaks, at most ``chars`` characters."""
     line = " ".join(text.split()) or "(empty)"
-    if len(line) > LABEL_CHARS:
-        line = line[: LABEL_CHARS - 1] + "…"
+    if len(line) > chars:
+        line = line[: chars - 1] + "…"
     return _MARKUP.sub(r"\\\1", line)
 
 

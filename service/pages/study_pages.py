@@ -9,12 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 
-from sqlalchemy import exists, select
+from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.orm import Session
 
 from model.config import Scalar
 from service.pages.confusion_figure import confusion_figure
-from service.pages.notes import study_note, trial_note
+from service.pages.notes import failure_note, study_note, trial_note
 from service.queue.study_plans import StudyPlan
 from service.store.database import Database
 from service.store.studies import best_trials, results_of
@@ -35,7 +35,6 @@ class _Scores:
     number: int
     value: float
     params: dict[str, Scalar]
-    optuna_trial_id: int | None
     metrics: dict[str, float]
     test_metrics: dict[str, float] | None
     labels: list[str]
@@ -85,17 +84,20 @@ class StudyPages:
         try:
             noted = self._optuna.noted_trials(plan.key)
             with self._database.reading() as session:
-                drawable = session.execute(
+                has_matrix = exists().where(
+                    ConfusionCell.trial_id == Trial.id, ConfusionCell.split == "validation"
+                )
+                notable = session.execute(
                     select(Trial.id, Trial.optuna_trial_id).where(
                         Trial.study_id == plan.study_id,
-                        Trial.state.in_(("completed", "pruned")),
                         Trial.optuna_trial_id.is_not(None),
-                        exists().where(
-                            ConfusionCell.trial_id == Trial.id, ConfusionCell.split == "validation"
+                        or_(
+                            Trial.state == "failed",
+                            and_(Trial.state.in_(("completed", "pruned")), has_matrix),
                         ),
                     )
                 ).all()
-            for trial in drawable:
+            for trial in notable:
                 if trial.optuna_trial_id not in noted:
                     self._refresh_trial(plan, trial.id)
             self._refresh_study(plan)
@@ -104,9 +106,10 @@ class StudyPages:
 
     def _refresh_trial(self, plan: StudyPlan, trial_id: str) -> None:
         with self._database.reading() as session:
-            trial = _scores(session, session.get_one(Trial, trial_id))
-        if trial is not None and trial.optuna_trial_id is not None:
-            self._write_trial(plan, trial, trial.optuna_trial_id)
+            trial = session.get_one(Trial, trial_id)
+            note = _trial_note(session, plan, trial)
+        if note is not None and trial.optuna_trial_id is not None:
+            self._optuna.set_trial_note(plan.key, trial.optuna_trial_id, note)
 
     def _refresh_study(self, plan: StudyPlan) -> None:
         """Most ends change nothing on the study's page, and writing it holds up asks on SQLite."""
@@ -116,19 +119,6 @@ class StudyPages:
         if best is not None and self._shown.get(plan.study_id) != best.version:
             self._write_study(plan, best)
             self._shown[plan.study_id] = best.version
-
-    def _write_trial(self, plan: StudyPlan, trial: _Scores, optuna_trial_id: int) -> None:
-        note = trial_note(
-            number=trial.number,
-            metric=plan.key.metric,
-            value=trial.value,
-            metrics=trial.metrics,
-            labels=trial.labels,
-            matrix=trial.matrix,
-            per_class=trial.per_class,
-            image_url=_image_url(plan, trial),
-        )
-        self._optuna.set_trial_note(plan.key, optuna_trial_id, note)
 
     def _write_study(self, plan: StudyPlan, best: _Scores) -> None:
         note = study_note(
@@ -152,6 +142,30 @@ class StudyPages:
         self._optuna.set_note(plan.key, note)
 
 
+def _trial_note(session: Session, plan: StudyPlan, trial: Trial) -> str | None:
+    """None for a trial with nothing to tell, such as an evaluation."""
+    if trial.error_code is not None and trial.number is not None:
+        return failure_note(
+            number=trial.number,
+            attempts=trial.attempt,
+            code=trial.error_code,
+            detail=trial.error_detail or "",
+        )
+    scores = _scores(session, trial)
+    if scores is None:
+        return None
+    return trial_note(
+        number=scores.number,
+        metric=plan.key.metric,
+        value=scores.value,
+        metrics=scores.metrics,
+        labels=scores.labels,
+        matrix=scores.matrix,
+        per_class=scores.per_class,
+        image_url=_image_url(plan, scores),
+    )
+
+
 def _scores(session: Session, trial: Trial) -> _Scores | None:
     """None for a trial without a confusion matrix: there is nothing to draw."""
     stored = confusion_of(session, trial, split="validation", head="label", kind="multiclass")
@@ -163,7 +177,6 @@ def _scores(session: Session, trial: Trial) -> _Scores | None:
         number=trial.number or 0,
         value=trial.value or 0.0,
         params=cast(dict[str, Scalar], trial.params or {}),
-        optuna_trial_id=trial.optuna_trial_id,
         metrics=results.get((trial.id, "validation"), {}),
         test_metrics=results.get((trial.id, "test")),
         labels=stored.labels,

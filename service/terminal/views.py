@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from model.config import Scalar
+from service.failure_text import brief
 from service.store.tables import ApiKey
 from studies.wire.datasets import DatasetAnswer
 from studies.wire.leases import WorkerAnswer
 from studies.wire.studies import StudyAnswer, ValidationAnswer
-from studies.wire.trials import TrialAnswer, TrialRow
+from studies.wire.trials import AttemptAnswer, TrialAnswer, TrialRow
 
 STATE_STYLES = {
     "queued": "dim",
@@ -28,6 +29,7 @@ STATE_STYLES = {
     "failed": "red",
     "cancelled": "dim",
 }
+PAUSES = {"drain": "running trials finish", "preempt": "running trials are taken back"}
 PIPE_WIDTH = 1000
 """Columns when the output is no terminal: nothing is wrapped or cut for a program to read."""
 
@@ -43,6 +45,11 @@ def make_console(*, stderr: bool = False) -> Console:
 def plain(text: str) -> Text:
     """``text`` on one line, with control characters shown as `·` and brackets left alone."""
     return Text("".join(c if c.isprintable() else "·" for c in text))
+
+
+def plain_lines(text: str) -> Text:
+    """As `plain`, with the line breaks of ``text`` kept."""
+    return Text("\n").join(plain(line) for line in text.strip().splitlines())
 
 
 def state_text(state: str) -> Text:
@@ -73,6 +80,14 @@ def duration_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def bytes_text(count: int) -> str:
+    """``count`` bytes in decimal units: `0 B`, `512 B`, `1.5 MB`."""
+    amount, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 999.95 and len(units) > 1:
+        amount, units = amount / 1000, units[1:]
+    return f"{count} B" if units[0] == "B" else f"{amount:.1f} {units[0]}"
+
+
 def age_text(moment: datetime) -> str:
     seconds = max(0.0, (datetime.now(UTC) - moment).total_seconds())
     return f"{duration_text(seconds)} ago"
@@ -100,7 +115,7 @@ def study_view(study: StudyAnswer) -> RenderableType:
     metric, direction = study.objective["metric"], study.objective["direction"]
     counts = {name: n for name, n in study.trials.model_dump().items() if n}
     facts.add_row("study", Text.assemble(plain(study.name), "  ", (study.id, "dim")))
-    facts.add_row("state", state_text(study.state))
+    facts.add_row("state", _study_state(study))
     facts.add_row("trials", ", ".join(f"{n} {name}" for name, n in counts.items()) or "none")
     if study.progress.eta_s is not None:
         facts.add_row("ready in", f"about {duration_text(study.progress.eta_s)}")
@@ -116,15 +131,33 @@ def study_view(study: StudyAnswer) -> RenderableType:
     if study.test:
         times = "once" if study.test.opened == 1 else f"{study.test.opened} times"
         facts.add_row("test", f"{_metrics_text(study.test.metrics)}  (opened {times})")
+    if study.disk_bytes:
+        facts.add_row("disk", f"{bytes_text(study.disk_bytes)} of models, predictions and logs")
     if study.error:
-        facts.add_row("error", plain(f"{study.error.code}: {study.error.detail}"))
+        facts.add_row("error", plain(f"{study.error.code}: {brief(study.error.detail)}"))
     return facts
 
 
+def _study_state(study: StudyAnswer) -> Text:
+    text = state_text(study.state)
+    if study.pause:
+        text.append(f"  {pause_text(study)}", style="dim")
+    return text
+
+
+def pause_text(study: StudyAnswer) -> str:
+    """What a pause means for the trials of a paused study, and what ends it."""
+    fate = PAUSES[study.pause or "drain"]
+    return f"no new trials start, {fate}; 'bertune resume {study.id}' goes on"
+
+
 def trials_table(trials: Sequence[TrialRow], metric: str, best: int | None = None) -> Table:
-    """One row per trial, one column per searched parameter."""
+    """One row per trial, one column per searched parameter; attempts where a trial took several."""
+    retried = any(trial.attempt > 1 for trial in trials)
     names = list(dict.fromkeys(name for trial in trials for name in trial.params or {}))
-    table = _table("#", "state", metric, "epoch", *names, "error")
+    table = _table(
+        "#", "state", metric, "epoch", *names, *(["attempt"] if retried else []), "error"
+    )
     for trial in trials:
         params = trial.params or {}
         table.add_row(
@@ -133,13 +166,14 @@ def trials_table(trials: Sequence[TrialRow], metric: str, best: int | None = Non
             number_text(trial.value),
             "–" if trial.epoch is None else str(trial.epoch + 1),
             *(plain(scalar_text(params[name])) if name in params else "–" for name in names),
+            *([str(trial.attempt or "–")] if retried else []),
             plain(trial.error.code) if trial.error else "",
         )
     return table
 
 
 def trial_view(trial: TrialAnswer) -> RenderableType:
-    """One trial with its epochs and per-class scores."""
+    """One trial with its epochs, its scores per class, and its attempts if they tell something."""
     facts = _facts()
     facts.add_row("trial", f"#{trial.number}, attempt {trial.attempt}")
     facts.add_row("state", state_text(trial.state))
@@ -148,8 +182,10 @@ def trial_view(trial: TrialAnswer) -> RenderableType:
     if trial.metrics:
         facts.add_row("metrics", _metrics_text(trial.metrics))
     if trial.error:
-        facts.add_row("error", plain(f"{trial.error.code}: {trial.error.detail}"))
+        facts.add_row("error", plain_lines(f"{trial.error.code}: {trial.error.detail}"))
     parts: list[RenderableType] = [facts]
+    if any(trial.attempt > 1 or _happened(attempt) for attempt in trial.attempts):
+        parts.append(attempts_table(trial.attempts))
     if trial.epochs:
         names = list(dict.fromkeys(name for epoch in trial.epochs for name in epoch.metrics))
         epochs = _table("epoch", *names)
@@ -164,6 +200,30 @@ def trial_view(trial: TrialAnswer) -> RenderableType:
             classes.add_row(plain(score.label), *shares, str(score.support))
         parts.append(classes)
     return Group(*parts)
+
+
+def attempts_table(attempts: Sequence[AttemptAnswer]) -> Table:
+    """What became of each try: who had it, for how long, and how it ended."""
+    table = _table("attempt", "worker", "outcome", "took", "what happened")
+    for attempt in attempts:
+        ended = attempt.ended_at or datetime.now(UTC)
+        table.add_row(
+            str(attempt.attempt),
+            plain(attempt.worker),
+            Text(attempt.outcome or "running"),
+            duration_text(max(0.0, (ended - attempt.started_at).total_seconds())),
+            plain("; ".join(_happened(attempt))),
+        )
+    return table
+
+
+def _happened(attempt: AttemptAnswer) -> list[str]:
+    happened = []
+    if attempt.resumed_from_epoch is not None:
+        happened.append(f"resumed, epochs done: {attempt.resumed_from_epoch}")
+    if attempt.error:
+        happened.append(f"{attempt.error.code}: {brief(attempt.error.detail)}")
+    return happened + attempt.problems
 
 
 def datasets_table(datasets: Sequence[DatasetAnswer]) -> Table:
@@ -238,6 +298,11 @@ def validation_view(answer: ValidationAnswer) -> RenderableType:
     facts.add_row("model", plain(resolved.model))
     facts.add_row("objective", f"{resolved.objective['direction']} {resolved.objective['metric']}")
     facts.add_row("trials", str(resolved.budget.get("n_trials", "–")))
+    limits = {"study": "timeout_s", "trial": "trial_timeout_s"}
+    stated = {name: resolved.budget.get(field) for name, field in limits.items()}
+    if any(stated.values()):
+        shown = (f"{name} {duration_text(limit_s)}" for name, limit_s in stated.items() if limit_s)
+        facts.add_row("time limits", ", ".join(shown))
     lengths = "  ".join(f"{name} {value:g}" for name, value in answer.token_lengths.items())
     facts.add_row("tokens", lengths)
     facts.add_row("unknown", f"{answer.unknown_share:.2%} of word pieces")

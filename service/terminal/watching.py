@@ -8,7 +8,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from service.terminal.views import duration_text, params_text, plain, trials_table
+from service.failure_text import brief
+from service.terminal.views import duration_text, params_text, pause_text, plain, trials_table
 from studies.client import Client
 from studies.states import TRIAL_ENDED
 from studies.wire.studies import StudyAnswer
@@ -47,6 +48,18 @@ def change_lines(
     return lines
 
 
+def study_lines(before: StudyAnswer | None, after: StudyAnswer) -> list[str]:
+    """A line for what people did to the study since ``before``: pause, resume, extend."""
+    lines = []
+    if after.pause and (before is None or before.pause != after.pause):
+        lines.append(f"paused: {pause_text(after)}")
+    if before and before.state == "paused" and after.state in ("queued", "running"):
+        lines.append("resumed")
+    if before and after.progress.total > before.progress.total:
+        lines.append(f"extended to {after.progress.total} trials")
+    return lines
+
+
 def _begun(trial: TrialRow) -> int:
     """The attempt that trains or did; a trial just claimed has no parameters for a moment."""
     return trial.attempt if trial.params is not None else 0
@@ -54,7 +67,7 @@ def _begun(trial: TrialRow) -> int:
 
 def _outcome(trial: TrialRow, metric: str) -> str:
     if trial.error is not None:
-        return f"{trial.error.code}: {trial.error.detail.splitlines()[0]}"
+        return f"{trial.error.code}: {brief(trial.error.detail)}"
     return "" if trial.value is None else f"{metric} {trial.value:.4f}"
 
 
@@ -62,10 +75,13 @@ def _watch_lines(
     client: Client, study_id: str, console: Console, timeout_s: float | None
 ) -> StudyAnswer:
     seen: dict[int, TrialRow] = {}
+    last: StudyAnswer | None = None
 
     def show(study: StudyAnswer) -> None:
+        nonlocal last
         trials = client.trials(study_id)
-        lines = change_lines(seen, trials, study)
+        lines = study_lines(last, study) + change_lines(seen, trials, study)
+        last = study
         for line in lines:
             console.print(plain(line))
         if lines:
@@ -93,7 +109,9 @@ def _live_view(study: StudyAnswer, trials: Sequence[TrialRow]) -> RenderableType
     bar = ProgressBar(study.progress.total, study.progress.done, width=BAR_WIDTH)
     footer = Table.grid(padding=(0, 2))
     footer.add_row(bar, plain(_progress(study)))
-    return Group(trials_table(begun, study.objective["metric"], best), "", footer)
+    table = trials_table(begun, study.objective["metric"], best)
+    notes = [plain(line) for line in study_lines(None, study)]
+    return Group(table, "", footer, *notes)
 
 
 def _progress(study: StudyAnswer) -> str:
@@ -106,4 +124,6 @@ def _progress(study: StudyAnswer) -> str:
         parts.append(f"about {duration_text(study.progress.eta_s)} left")
     if study.trials.running == 0 and study.trials.queued and study.state in ("queued", "running"):
         parts.append("waiting for a worker")
+    if study.pause:
+        parts.append("paused")
     return ", ".join(parts)

@@ -24,10 +24,12 @@ def study_body(**changes: Any) -> dict[str, Any]:
         "id": "s1",
         "name": "tickets",
         "state": "running",
+        "pause": None,
         "trials": {"completed": 1, "queued": 2},
         "best": None,
         "test": None,
         "progress": {"done": 1, "total": 3, "eta_s": None},
+        "disk_bytes": 0,
         "error": None,
         "created_at": "2026-01-01T00:00:00Z",
         "started_at": None,
@@ -164,6 +166,46 @@ def test_a_cancellation_is_repeated_only_when_it_never_left() -> None:
     assert len(lost.requests) == 1
 
 
+def test_pausing_names_its_mode_and_is_repeated_with_resuming_since_twice_is_as_once() -> None:
+    paused = study_body(state="paused", pause="preempt")
+    script = Script(httpx.ReadError("cut"), ok(paused), httpx.Response(503), ok(study_body()))
+    client = client_of(script)
+    assert client.pause("s1", "preempt").pause == "preempt"
+    assert client.resume("s1").state == "running"
+    sent = [(request.url.path, request.content) for request in script.requests]
+    assert sent[:2] == [("/v1/studies/s1/pause", b'{"mode":"preempt"}')] * 2
+    assert sent[2:] == [("/v1/studies/s1/resume", b"")] * 2
+
+
+def test_an_extension_whose_answer_was_lost_is_repeated_under_the_same_idempotency_key() -> None:
+    script = Script(httpx.ReadTimeout("lost"), ok(study_body()), ok(study_body()))
+    client = client_of(script)
+    client.extend("s1", 5)
+    client.extend("s1", 5)
+    keys = [request.headers["idempotency-key"] for request in script.requests]
+    assert keys[0] == keys[1] != keys[2]
+    assert script.requests[0].url.path == "/v1/studies/s1/extend"
+    assert json.loads(script.requests[0].content) == {"add_trials": 5}
+
+
+def test_an_extension_takes_the_callers_own_key() -> None:
+    script = Script(ok(study_body()))
+    client_of(script).extend("s1", 1, idempotency_key="nightly-7")
+    assert script.requests[0].headers["idempotency-key"] == "nightly-7"
+
+
+def test_a_deletion_is_repeated_only_when_it_never_left() -> None:
+    unsent = Script(httpx.ConnectError("down"), httpx.Response(204))
+    client_of(unsent).delete("s1")
+    assert [request.method for request in unsent.requests] == ["DELETE"] * 2
+    assert unsent.requests[1].url.path == "/v1/studies/s1"
+
+    # Sent again it would be told that there is no such study, which is not what happened.
+    lost = Script(httpx.ReadError("cut"), httpx.Response(404, json=error_body("unknown_study")))
+    with pytest.raises(UnreachableError):
+        client_of(lost).delete("s1")
+
+
 def test_a_repeated_upload_sends_the_whole_file_again(tmp_path: Path) -> None:
     file = tmp_path / "tickets.csv"
     file.write_text("text,label\nhello,a\n")
@@ -243,6 +285,14 @@ def test_waiting_reports_changes_only_and_ends_with_the_study() -> None:
     assert ended.state == "completed"
     assert seen == ["running 1", "running 2", "completed 2"]
     assert looks == ["running", "running", "running", "completed"]
+
+
+def test_waiting_outlasts_a_pause() -> None:
+    paused = study_body(state="paused", pause="drain")
+    script = Script(ok(paused), ok(paused), ok(study_body()), ok(study_body(state="completed")))
+    seen: list[str] = []
+    client_of(script).wait("s1", on_change=lambda study: seen.append(study.state))
+    assert seen == ["paused", "running", "completed"]
 
 
 def test_waiting_outlives_a_restart_of_the_server() -> None:

@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 import huggingface_hub
 import pytest
 
-from service.worker.files import FileCache
+from service.worker.cache_entries import Holds
+from service.worker.files import FileCache, Workspace
 from service.worker.lease_files import UnavailableError, dataset_key, fetch_files
 from studies.wire.leases import Lease, LeaseDataset, LeaseModel, RemoteFile
 
@@ -60,9 +61,11 @@ def fetch(lease: Lease, contents: dict[str, bytes], folder: Path) -> Any:
     def download(url: str, sink: BinaryIO) -> None:
         sink.write(contents[url])
 
-    workspace = folder / "workspace"
-    workspace.mkdir(exist_ok=True)
-    return fetch_files(lease, FileCache(folder / "cache"), download, workspace, until=NEVER)
+    own = folder / "workspace"
+    own.mkdir(exist_ok=True)
+    with Holds() as holds:
+        workspace = Workspace(own, holds)
+        return fetch_files(lease, FileCache(folder / "cache"), download, workspace, until=NEVER)
 
 
 def test_a_split_with_a_file_of_its_own_takes_all_its_rows(
@@ -184,7 +187,8 @@ def test_a_lease_that_ends_does_not_wait_for_the_hub(
     def download(url: str, sink: BinaryIO) -> None:
         sink.write(FILES[url.removeprefix("/")])
 
+    workspace = Workspace(tmp_path, Holds())
     with pytest.raises(UnavailableError):
-        fetch_files(hub_lease(), FileCache(tmp_path / "cache"), download, tmp_path, until=ended)
+        fetch_files(hub_lease(), FileCache(tmp_path / "cache"), download, workspace, until=ended)
     assert not finish.is_set()
     finish.set()

@@ -4,6 +4,7 @@ from service.pages.notes import (
     class_scores,
     confusion_table,
     escaped,
+    failure_note,
     largest_confusions,
     scores,
     study_note,
@@ -111,6 +112,19 @@ def test_a_trial_note_of_many_classes_lists_confusions_instead_of_the_matrix() -
     assert "| c12 | c0 | 1 | 100% |" in note
     assert "**1**" not in note
     assert len(note) < 2_000
+
+
+def test_a_failed_trials_note_says_why_in_one_harmless_paragraph() -> None:
+    note = failure_note(
+        number=7, attempts=3, code="trial_timeout", detail="Over 60 s: <b>lower</b> " + "x" * 600
+    )
+    heading, detail, attempts = note.split("\n\n")
+    assert heading == "## Trial 7 failed: trial\\_timeout"
+    assert detail.startswith("Over 60 s\\: \\<b\\>lower\\</b\\> xxx")
+    assert detail.endswith("x…")
+    assert len(detail) < 510
+    assert attempts == "Attempts: 3.\n"
+    assert failure_note(number=0, attempts=1, code="nan_loss", detail="").count("\n\n") == 1
 
 
 def test_a_study_note_shows_the_best_trial_and_the_test_split_when_it_was_opened() -> None:

@@ -17,6 +17,7 @@ from service.worker.pipe import (
     Kept,
     PipeError,
     Ready,
+    Saved,
     SplitFile,
     Stop,
     ToTrainer,
@@ -37,6 +38,9 @@ TRAIN = Train(
     dataset_key="d:1",
     model_key="m",
     predictions_path="/work/predictions.csv",
+    checkpoint_path="/cache/checkpoints/t1/state.safetensors",
+    checkpoint_s=0.5,
+    resume_path="/work/resume.safetensors",
 )
 TO_TRAINER: list[ToTrainer] = [
     TRAIN,
@@ -49,11 +53,12 @@ TO_TRAINER: list[ToTrainer] = [
     ),
     Decide(job="t1/2", decision="stop"),
     Keep(job="t1/2", folder="/w/model"),
-    Stop(job="t1/2"),
+    Stop(job="t1/2", save=True),
 ]
 FROM_TRAINER: list[FromTrainer] = [
     Ready(device=Device(kind="cpu", name="cpu", memory_bytes=1, precision="fp32")),
     Epoch(job="t1/2", epoch=0, metrics={"loss": 0.5}),
+    Saved(job="t1/2", epochs=1),
     Finished(
         job="t1/2",
         value=0.5,
@@ -104,8 +109,19 @@ def test_a_decision_for_an_earlier_job_is_not_taken_for_this_one() -> None:
 def test_a_stop_ends_the_wait_for_a_decision_and_is_seen_between_steps() -> None:
     commands = _commands(Stop(job="old/1"), Stop(job="new/1"))
     assert commands.decision("new/1") == "stop"
-    assert commands.stopped("new/1")
-    assert not commands.stopped("old/1")
+    assert commands.stopping("new/1") == "now"
+    assert commands.stopping("old/1") == "no"
+
+
+def test_a_stop_may_want_a_checkpoint_first_and_a_later_one_not() -> None:
+    commands = _commands(Stop(job="a/1", save=True))
+    assert commands.decision("a/1") == "stop"
+    assert commands.stopping("a/1") == "after_saving"
+    commands = _commands(
+        Stop(job="a/1", save=True), Stop(job="a/1"), Decide(job="b/1", decision="save")
+    )
+    assert commands.decision("b/1") == "save"
+    assert commands.stopping("a/1") == "now"
 
 
 class _EndlessInput(io.RawIOBase):

@@ -10,7 +10,7 @@ from studies.states import STUDY_MOVES, TRIAL_MOVES
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PACKAGES = ("model", "studies", "service")
-CODE_ARGUMENT = {"fail_trial": 2, "_answer": 1, "ApiError": 1}
+CODE_ARGUMENTS = {"fail_trial": slice(2, 3), "_answer": slice(1, 3), "ApiError": slice(1, 2)}
 """Where a call names an error code; errors otherwise name it first."""
 CODE_KEYWORDS = {"code", "missing", "error"}
 
@@ -41,21 +41,35 @@ def test_every_setting_has_a_row_with_its_default() -> None:
 
 def codes_in_source() -> set[str]:
     """Every literal error code, wherever the code base writes one down."""
-    return {
-        code
+    modules = [
+        ast.parse(path.read_text(encoding="utf-8"))
         for package in PACKAGES
         for path in (ROOT / package).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    return {
+        code
+        for module in modules
+        for constants in [_constants(module)]
+        for node in ast.walk(module)
         for expression in _code_expressions(node)
-        for code in _literals(expression)
+        for code in _literals(constants.get(ast.unparse(expression), expression))
+    }
+
+
+def _constants(module: ast.Module) -> dict[str, ast.expr]:
+    """What the module's own constants stand for."""
+    return {
+        ast.unparse(target): node.value
+        for node in module.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
     }
 
 
 def _code_expressions(node: ast.AST) -> list[ast.expr]:
     if isinstance(node, ast.Call):
         name = ast.unparse(node.func).rpartition(".")[2]
-        place = CODE_ARGUMENT.get(name, 0 if name.endswith("Error") else None)
-        found = [] if place is None else node.args[place : place + 1]
+        found = node.args[CODE_ARGUMENTS.get(name, slice(name.endswith("Error")))]
         return found + [word.value for word in node.keywords if word.arg in CODE_KEYWORDS]
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values, strict=True)

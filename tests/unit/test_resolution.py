@@ -104,8 +104,14 @@ def test_a_grid_lists_every_point_once_and_skips_what_was_enqueued() -> None:
     points = [study.fixed_params(number) for number in range(6)]
     assert points[0] == {"batch_size": 16, "max_length": 32}
     assert len({tuple(sorted(point.items())) for point in points}) == 6
+    assert study.most_trials == 6
     with pytest.raises(IndexError):
         study.fixed_params(6)
+
+
+def test_only_a_grid_ends() -> None:
+    assert resolved().most_trials is None
+    assert resolved(sampler="qmc").most_trials is None
 
 
 def test_seeds_of_trials_differ_and_repeat() -> None:

@@ -4,8 +4,11 @@ import io
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -59,6 +62,24 @@ class Pauses(threading.Event):
         if len(self.waits_s) == self._set_after:
             self.set()
         return self.is_set()
+
+
+class Clock(Pauses):
+    """Waits that pass at once, and the time that they would have taken."""
+
+    now_s = 0.0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.now_s += timeout or 0
+        return super().wait(timeout)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    fake = SimpleNamespace(monotonic=lambda: clock.now_s)
+    monkeypatch.setattr("service.worker.server_link.time", fake)
+    return clock
 
 
 Answers = Callable[..., ServerLink]
@@ -192,6 +213,106 @@ def test_a_broken_download_starts_over(link: Answers) -> None:
     assert sink.getvalue() == b"whole"
 
 
+def test_a_server_without_room_is_waited_for_and_does_not_orphan_the_lease(
+    link: Answers, requests: list[httpx.Request], clock: Clock
+) -> None:
+    full = [error(507, "disk_full")] * 50
+    waiting = link(*full, renewed(), orphan_s=60)
+    waiting.renew(LEASE, RenewRequest(), until=clock)
+    assert len(requests) == 51
+    assert clock.now_s > 200
+
+
+def test_an_upload_waits_a_minute_for_room(
+    link: Answers, requests: list[httpx.Request], tmp_path: Path, clock: Clock
+) -> None:
+    path = tmp_path / "model.zip"
+    path.write_bytes(b"weights")
+    full, stored = error(507, "disk_full"), httpx.Response(200, json={})
+    link(full, full, stored).upload(LEASE, "model.zip", path, until=Pauses())
+    assert [request.read() for request in requests] == [b"weights"] * 3
+    with pytest.raises(RefusedError) as refused:
+        link(full).upload(LEASE, "model.zip", path, until=clock)
+    assert (refused.value.status, refused.value.code) == (507, "disk_full")
+    assert 60 <= clock.now_s < 75
+
+
+class Consuming(httpx.BaseTransport):
+    """Reads what is sent block by block and tells ``on_block``."""
+
+    def __init__(self, on_block: Callable[[], object]) -> None:
+        self._on_block = on_block
+        self.received = b""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        assert isinstance(request.stream, httpx.SyncByteStream)
+        for block in request.stream:
+            self.received += block
+            self._on_block()
+        assert int(request.headers["Content-Length"]) == len(self.received)
+        return httpx.Response(200, json={})
+
+
+def sending(transport: httpx.BaseTransport) -> ServerLink:
+    return ServerLink("http://x", "k1", orphan_s=60, transport=transport)
+
+
+def test_a_file_that_is_replaced_while_it_is_sent_arrives_as_it_was(tmp_path: Path) -> None:
+    """As a trainer replaces its checkpoint."""
+    path, newer = tmp_path / "state", tmp_path / "newer"
+    path.write_bytes(b"old" * 100_000)
+    newer.write_bytes(b"new")
+    transport = Consuming(lambda: newer.exists() and newer.replace(path))
+    sending(transport).upload(LEASE, "state", path, until=Pauses())
+    assert transport.received == b"old" * 100_000
+    assert path.read_bytes() == b"new"
+
+
+def test_an_upload_that_always_breaks_off_while_others_are_answered_is_refused(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "model.zip"
+    path.write_bytes(b"weights")
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "PUT" and request.url.path.endswith("model.zip"):
+            busy.renew(LEASE, RenewRequest(), until=Pauses())  # the hold's thread does
+            raise httpx.WriteError("reset by peer")
+        return renewed()
+
+    busy = sending(httpx.MockTransport(answer))
+    with pytest.raises(RefusedError, match=r"model\.zip breaks off each time: WriteError"):
+        busy.upload(LEASE, "model.zip", path, until=Pauses())
+
+
+def test_a_transfer_is_given_up_in_its_midst(link: Answers, tmp_path: Path) -> None:
+    path = tmp_path / "big"
+    path.write_bytes(bytes(1 << 20))
+    ended = threading.Event()
+    transport = Consuming(ended.set)
+    with pytest.raises(GivenUpError):
+        sending(transport).upload(LEASE, "big", path, until=ended)
+    assert len(transport.received) < 1 << 20
+
+    ended.clear()
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            ended.set()
+            yield bytes(1 << 20)
+
+    with pytest.raises(GivenUpError):
+        link(httpx.Response(200, content=endless())).download("/f", io.BytesIO(), until=ended)
+
+
+def test_a_goodbye_that_nobody_understands_is_no_error(
+    link: Answers, requests: list[httpx.Request]
+) -> None:
+    for answer in (httpx.Response(204), error(404), httpx.ConnectError("refused")):
+        link(answer).say_goodbye("gpu 1/a", within_s=2)
+    assert {request.url.raw_path for request in requests} == {b"/v1/workers/gpu%201%2Fa/stopped"}
+
+
 @pytest.mark.parametrize(
     ("answer", "end"),
     [
@@ -204,7 +325,7 @@ def test_a_hold_ends_when_an_answer_says_so(
     link: Answers, answer: httpx.Response, end: str
 ) -> None:
     told = threading.Event()
-    with LeaseHold(link(answer), LEASE, told.set) as hold:
+    with LeaseHold(link(answer), LEASE, lambda _: told.set()) as hold:
         with pytest.raises(HoldEndedError) as ended:
             hold.renew(RenewRequest())
         assert ended.value.end == end
@@ -219,7 +340,29 @@ def test_a_hold_renews_on_its_own(link: Answers, requests: list[httpx.Request]) 
     hasty = LEASE.model_copy(update={"renew_s": 0.01})
     third = threading.Event()
     answers = [renewed(renew_s=0.02), renewed(renew_s=0.02), error(409)]
-    with LeaseHold(link(*answers), hasty, third.set):
+    with LeaseHold(link(*answers), hasty, lambda _: third.set()):
         assert third.wait(10)
     assert bodies(requests[:1]) == [{"reports": [], "value": None}]
     assert requests[0].url.path == "/v1/leases/t1/2"
+
+
+def test_a_paused_lease_is_renewed_until_it_was_saved(
+    link: Answers, requests: list[httpx.Request]
+) -> None:
+    hasty = LEASE.model_copy(update={"renew_s": 0.01})
+    with LeaseHold(link(renewed("pause", renew_s=0.01)), hasty, lambda _: None) as hold:
+        assert hold.ended.wait(10)
+        deadline = time.monotonic() + 10
+        while len(requests) < 4:
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.01)
+    with pytest.raises(HoldEndedError, match="paused"):
+        hold.check()
+
+
+def test_an_end_after_the_block_is_not_heard(link: Answers) -> None:
+    heard: list[str] = []
+    with LeaseHold(link(renewed()), LEASE, heard.append) as hold:
+        pass
+    hold.end("lost")
+    assert heard == []

@@ -2,17 +2,25 @@
 
 import io
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from service.terminal.confusion_drawing import confusion_view, fold
-from service.terminal.views import duration_text, params_text, plain, trials_table
-from service.terminal.watching import change_lines
+from service.terminal.views import (
+    bytes_text,
+    duration_text,
+    params_text,
+    plain,
+    study_view,
+    trial_view,
+    trials_table,
+)
+from service.terminal.watching import change_lines, study_lines
 from studies.wire.studies import StudyAnswer
-from studies.wire.trials import ConfusionAnswer, TrialRow
+from studies.wire.trials import ConfusionAnswer, TrialAnswer, TrialRow
 
 LABELS = ["refund", "invoice", "login"]
 MATRIX = [[8, 2, 0], [1, 9, 0], [0, 0, 5]]
@@ -31,8 +39,12 @@ def confusion(labels: list[str], matrix: list[list[int]]) -> ConfusionAnswer:
 
 
 def drawn(answer: ConfusionAnswer, width: int, **console: Any) -> str:
+    return shown(confusion_view(answer, width), width, **console)
+
+
+def shown(view: RenderableType, width: int = 200, **console: Any) -> str:
     output = io.StringIO()
-    Console(width=width, file=output, **console).print(confusion_view(answer, width))
+    Console(width=width, file=output, **console).print(view)
     return output.getvalue()
 
 
@@ -123,6 +135,22 @@ def test_durations_are_read_in_their_two_largest_units(seconds: float, text: str
     assert duration_text(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1500, "1.5 kB"),
+        (999_949, "999.9 kB"),
+        (999_951, "1.0 MB"),
+        (123_456_789_012, "123.5 GB"),
+        (5 * 10**15, "5000.0 TB"),
+    ],
+)
+def test_bytes_are_read_in_their_largest_unit(count: int, text: str) -> None:
+    assert bytes_text(count) == text
+
+
 def test_params_are_short_and_nothing_is_a_dash() -> None:
     assert params_text({"learning_rate": 0.00012345, "batch_size": 32}) == (
         "learning_rate=0.000123  batch_size=32"
@@ -147,16 +175,18 @@ def trial(number: int, state: str, **changes: Any) -> TrialRow:
     return TrialRow.model_validate({**fields, **changes})
 
 
-def study() -> StudyAnswer:
+def study(**changes: Any) -> StudyAnswer:
     return StudyAnswer.model_validate(
         {
             "id": "s1",
             "name": "tickets",
             "state": "running",
+            "pause": None,
             "trials": {},
             "best": None,
             "test": None,
             "progress": {"done": 1, "total": 3},
+            "disk_bytes": 0,
             "error": None,
             "created_at": datetime.now(UTC),
             "started_at": None,
@@ -167,6 +197,7 @@ def study() -> StudyAnswer:
             "task": "single_label",
             "objective": {"metric": "macro_f1", "direction": "maximize"},
             "spec": {},
+            **changes,
         }
     )
 
@@ -208,9 +239,7 @@ def test_the_best_trial_carries_a_star_and_each_parameter_a_column() -> None:
         trial(0, "completed", value=0.5, params={"batch_size": 16}),
         trial(1, "pruned", value=0.25, params={"batch_size": 32, "max_length": 64}),
     ]
-    output = io.StringIO()
-    Console(width=120, file=output).print(trials_table(rows, "macro_f1", best=0))
-    lines = output.getvalue().splitlines()
+    lines = shown(trials_table(rows, "macro_f1", best=0)).splitlines()
     assert cells(lines[0]) == [
         "#",
         "state",
@@ -222,3 +251,70 @@ def test_the_best_trial_carries_a_star_and_each_parameter_a_column() -> None:
     ]
     assert cells(lines[2]) == ["0", "*", "completed", "0.5000", "–", "16", "–"]
     assert cells(lines[3]) == ["1", "pruned", "0.2500", "–", "32", "64"]
+
+
+def test_a_column_of_attempts_appears_once_a_trial_took_more_than_one() -> None:
+    rows = [trial(0, "running", attempt=3), trial(1, "running"), trial(2, "queued")]
+    lines = shown(trials_table(rows, "macro_f1")).splitlines()
+    assert cells(lines[0])[-2:] == ["attempt", "error"]
+    assert [cells(line)[-1] for line in lines[2:]] == ["3", "1", "–"]
+
+
+def test_a_pause_is_told_once_with_what_ends_it_and_so_are_resume_and_extend() -> None:
+    running = study()
+    drained = study(state="paused", pause="drain")
+    preempted = study(state="paused", pause="preempt")
+    said = study_lines(running, drained)
+    assert said == [
+        "paused: no new trials start, running trials finish; 'bertune resume s1' goes on"
+    ]
+    assert study_lines(None, drained) == said
+    assert study_lines(drained, drained) == []
+    assert "running trials are taken back" in study_lines(drained, preempted)[0]
+    assert study_lines(preempted, running) == ["resumed"]
+    assert study_lines(drained, study(state="completed")) == []
+    extended = study(progress={"done": 1, "total": 13})
+    assert study_lines(running, extended) == ["extended to 13 trials"]
+
+
+def test_a_study_shows_its_pause_and_what_it_takes_on_the_disk() -> None:
+    text = shown(study_view(study(state="paused", pause="drain", disk_bytes=2_300_000)))
+    assert "paused  no new trials start, running trials finish" in text
+    assert "2.3 MB of models" in text
+    assert "disk" not in shown(study_view(study()))
+
+
+def attempts(*fields: dict[str, Any]) -> TrialAnswer:
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    common: dict[str, Any] = {
+        "worker": "gpu-1",
+        "error": None,
+        "problems": [],
+        "resumed_from_epoch": None,
+        "started_at": began,
+        "ended_at": began + timedelta(seconds=42),
+    }
+    tries = [{"attempt": n, **common, **changes} for n, changes in enumerate(fields, start=1)]
+    row = trial(7, "completed", attempt=len(fields)).model_dump()
+    own = {"epochs": [], "per_class": [], "worker": "gpu-1", "attempts": tries}
+    return TrialAnswer.model_validate({**row, **own})
+
+
+def test_a_trial_tells_what_happened_to_each_of_its_attempts() -> None:
+    text = shown(
+        trial_view(
+            attempts(
+                {"outcome": "lost", "error": {"code": "lost", "detail": "the lease lapsed"}},
+                {"outcome": "completed", "resumed_from_epoch": 2, "problems": ["disk_full: /c"]},
+            )
+        )
+    )
+    lines = [" ".join(cells(line)) for line in text.splitlines()]
+    assert "1 gpu-1 lost 42 s lost: the lease lapsed" in lines
+    assert "2 gpu-1 completed 42 s resumed, epochs done: 2; disk_full: /c" in lines
+
+
+def test_a_single_attempt_is_told_only_if_something_happened() -> None:
+    assert "gpu-1" not in shown(trial_view(attempts({"outcome": "completed"})))
+    troubled = attempts({"outcome": "completed", "problems": ["checkpoint_failed: no file"]})
+    assert "checkpoint_failed: no file" in shown(trial_view(troubled))

@@ -1,6 +1,7 @@
 """The real trainer's work on one job, without the processes around it."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from model.data import SCHEMA
 from model.errors import InputError
 from model.splits import SplitRows, write_rows
 from service.worker import trainer
+from service.worker.checkpoints import finished_epochs
 from service.worker.pipe import Evaluate, SplitFile, Train
 from service.worker.trainer import ModelRunner, read_split, train_config
 from service.worker.trainer_loop import TrainerOptions
 
 LABELS = ["no", "yes"]
 ROWS = 48
+UNDISTURBED: dict[str, Any] = {"should_stop": lambda: "no", "on_saved": lambda _: None}
 
 
 @pytest.fixture
@@ -94,7 +97,7 @@ def test_a_job_reports_each_epoch_and_scores_the_validation_rows(
         seen.append((epoch, metrics))
         return "continue"
 
-    finished = runner.train(job, on_epoch=on_epoch, should_stop=lambda: False)
+    finished = runner.train(job, on_epoch=on_epoch, **UNDISTURBED)
 
     assert [epoch for epoch, _ in seen] == [0, 1]
     assert finished.best_epoch in (0, 1)
@@ -112,17 +115,18 @@ def test_a_job_reports_each_epoch_and_scores_the_validation_rows(
 
 
 def test_a_stopped_job_keeps_what_its_finished_epochs_gave(runner: ModelRunner, job: Train) -> None:
-    finished = runner.train(job, on_epoch=lambda *_: "stop", should_stop=lambda: False)
+    finished = runner.train(job, on_epoch=lambda *_: "stop", **UNDISTURBED)
     assert finished.best_epoch == 0
     assert finished.value is not None
-    before = runner.train(job, on_epoch=lambda *_: "continue", should_stop=lambda: True)
+    at_once: dict[str, Any] = {**UNDISTURBED, "should_stop": lambda: "now"}
+    before = runner.train(job, on_epoch=lambda *_: "continue", **at_once)
     assert (before.value, before.confusion, before.metrics) == (None, None, {})
 
 
 def test_a_kept_model_loads_and_scores_as_it_did(
     runner: ModelRunner, job: Train, tmp_path: Path
 ) -> None:
-    finished = runner.train(job, on_epoch=lambda *_: "continue", should_stop=lambda: False)
+    finished = runner.train(job, on_epoch=lambda *_: "continue", **UNDISTURBED)
     folder = tmp_path / "model"
     runner.keep(folder)
     loaded = AutoModelForSequenceClassification.from_pretrained(folder)
@@ -141,13 +145,71 @@ def test_a_kept_model_loads_and_scores_as_it_did(
     assert read_csv(str(tmp_path / "again.csv")) == read_csv(job.predictions_path)
 
 
+def test_a_stopped_job_is_resumed_from_its_checkpoint_to_the_same_figures(
+    runner: ModelRunner, job: Train, tmp_path: Path
+) -> None:
+    whole = runner.train(job, on_epoch=lambda *_: "continue", **UNDISTURBED)
+    path = str(tmp_path / "state.safetensors")
+    seen: list[int] = []
+    saved: list[int] = []
+
+    def save(epoch: int, _: dict[str, float]) -> Any:
+        seen.append(epoch)
+        return "save"
+
+    stop_after = iter(["no"] * 6)  # steps: four of the first epoch, two of the second
+    stopped = runner.train(
+        replace(job, checkpoint_path=path),
+        on_epoch=save,
+        should_stop=lambda: next(stop_after, "after_saving"),  # type: ignore[arg-type]
+        on_saved=saved.append,
+    )
+    assert (seen, saved, stopped.info["steps"]) == ([0], [1], 6)
+    assert finished_epochs(Path(path)) == 1
+
+    resumed = runner.train(
+        replace(job, checkpoint_path=path, resume_path=path), on_epoch=save, **UNDISTURBED
+    )
+    assert seen == [0, 0, 1]
+    assert resumed.info["resumed_from_epoch"] == 1
+    assert resumed.info["problems"] == []
+    assert (resumed.metrics, resumed.value) == (whole.metrics, whole.value)
+    assert resumed.confusion == whole.confusion
+
+
+def test_a_checkpoint_of_another_job_is_told_of_and_left_alone(
+    runner: ModelRunner, job: Train, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "state.safetensors")
+    runner.train(replace(job, checkpoint_path=path), on_epoch=lambda *_: "save", **UNDISTURBED)
+    other = replace(job, config={**job.config, "seed": 5}, resume_path=path, checkpoint_path=path)
+    finished = runner.train(other, on_epoch=lambda *_: "continue", **UNDISTURBED)
+    assert finished.info["resumed_from_epoch"] is None
+    [problem] = finished.info["problems"]
+    assert problem.startswith("checkpoint_ignored: ")
+    assert "seed" in problem
+
+
+@pytest.mark.parametrize("damage", ["torn", "foreign", "too_many_rows"])
+def test_rows_that_cannot_be_read_are_named(train_file: Path, indices: Path, damage: str) -> None:
+    if damage == "torn":
+        train_file.write_bytes(train_file.read_bytes()[:-100])
+    elif damage == "foreign":
+        pq.write_table(pa.table({"other": [1]}), train_file)
+    else:
+        pq.write_table(pq.read_table(train_file).slice(0, 3), train_file)
+    with pytest.raises(InputError, match="upload the data set again") as error:
+        read_split(SplitFile(str(train_file), "train", str(indices)))
+    assert error.value.code == "unreadable_dataset"
+
+
 def test_the_data_of_the_last_job_is_not_read_again(
     runner: ModelRunner, job: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = runner.train(job, on_epoch=lambda *_: "continue", should_stop=lambda: False)
+    first = runner.train(job, on_epoch=lambda *_: "continue", **UNDISTURBED)
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "read_examples", None)  # reading would fail
-        second = runner.train(job, on_epoch=lambda *_: "continue", should_stop=lambda: False)
+        second = runner.train(job, on_epoch=lambda *_: "continue", **UNDISTURBED)
     assert second.metrics == first.metrics
 
 

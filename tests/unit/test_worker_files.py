@@ -11,8 +11,10 @@ from typing import BinaryIO
 
 import pytest
 
+from service.worker.cache_entries import Holds
 from service.worker.cores import usable_cores
 from service.worker.files import BadDownloadError, FileCache
+from service.worker.job_log import JobLog
 from service.worker.lease_files import zip_folder
 from studies.wire.leases import RemoteFile
 
@@ -36,6 +38,18 @@ class Source:
         sink.write(self.files[url])
 
 
+def cached(
+    folder: Path, source: Source, remote: RemoteFile, until: threading.Event = NEVER
+) -> Path:
+    with Holds() as holds:
+        return FileCache(folder).file(remote, source.download, holds=holds, until=until)
+
+
+def cached_model(folder: Path, source: Source, files: list[RemoteFile]) -> Path:
+    with Holds() as holds:
+        return FileCache(folder).model(files, source.download, holds=holds, until=NEVER)
+
+
 def leftovers(folder: Path) -> list[str]:
     return [path.name for path in (folder / "work").iterdir()]
 
@@ -43,7 +57,7 @@ def leftovers(folder: Path) -> list[str]:
 def test_a_file_is_fetched_once(tmp_path: Path) -> None:
     source = Source(train=b"rows")
     for _ in range(2):  # the second cache is another worker's
-        path = FileCache(tmp_path).file(source.remote("train"), source.download, until=NEVER)
+        path = cached(tmp_path, source, source.remote("train"))
         assert path.read_bytes() == b"rows"
     assert source.fetched == ["/train"]
     assert leftovers(tmp_path) == []
@@ -53,12 +67,11 @@ def test_a_file_with_another_hash_is_refused_and_does_not_stay(tmp_path: Path) -
     source = Source(train=b"rows")
     remote = source.remote("train")
     source.files["/train"] = b"ROWS"
-    cache = FileCache(tmp_path)
     with pytest.raises(BadDownloadError, match="/train has the sha256"):
-        cache.file(remote, source.download, until=NEVER)
+        cached(tmp_path, source, remote)
     assert leftovers(tmp_path) == []
     source.files["/train"] = b"rows"
-    assert cache.file(remote, source.download, until=NEVER).read_bytes() == b"rows"
+    assert cached(tmp_path, source, remote).read_bytes() == b"rows"
 
 
 def test_workers_that_want_the_same_file_fetch_it_once_between_them(tmp_path: Path) -> None:
@@ -67,9 +80,8 @@ def test_workers_that_want_the_same_file_fetch_it_once_between_them(tmp_path: Pa
     together = threading.Barrier(8, timeout=10)
 
     def fetch(_: int) -> bytes:
-        cache = FileCache(tmp_path)
         together.wait()
-        return cache.file(remote, source.download, until=NEVER).read_bytes()
+        return cached(tmp_path, source, remote).read_bytes()
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(fetch, range(8))) == {b"rows" * 1000}
@@ -79,10 +91,10 @@ def test_workers_that_want_the_same_file_fetch_it_once_between_them(tmp_path: Pa
 def test_a_model_folder_has_its_files_under_their_own_paths(tmp_path: Path) -> None:
     source = Source(a=b"{}", b=b"weights")
     files = [source.remote("a", "config.json"), source.remote("b", "sub/model.safetensors")]
-    folder = FileCache(tmp_path).model(files, source.download, until=NEVER)
+    folder = cached_model(tmp_path, source, files)
     assert (folder / "config.json").read_bytes() == b"{}"
     assert (folder / "sub" / "model.safetensors").read_bytes() == b"weights"
-    again = FileCache(tmp_path).model(files, source.download, until=NEVER)
+    again = cached_model(tmp_path, source, files)
     assert again == folder
     assert source.fetched == ["/a", "/b"]
 
@@ -91,7 +103,7 @@ def test_a_model_folder_has_its_files_under_their_own_paths(tmp_path: Path) -> N
 def test_a_model_file_cannot_leave_its_folder(tmp_path: Path, path: str) -> None:
     source = Source(a=b"{}")
     with pytest.raises(BadDownloadError):
-        FileCache(tmp_path).model([source.remote("a", path)], source.download, until=NEVER)
+        cached_model(tmp_path, source, [source.remote("a", path)])
     assert not list(tmp_path.rglob("evil"))
     assert leftovers(tmp_path) == []
 
@@ -107,7 +119,7 @@ def test_a_sweep_removes_what_the_killed_left_and_spares_what_is_in_use(tmp_path
         assert left.exists()
         cache.sweep(older_than_s=10, now=old)
         assert not left.exists()
-        assert workspace.exists()
+        assert workspace.folder.exists()
     assert leftovers(tmp_path) == []
 
 
@@ -123,7 +135,7 @@ def test_a_lock_that_is_held_elsewhere_delays_a_fetch_only_until_the_lease_ends(
     fcntl.flock(held, fcntl.LOCK_EX)
     try:
         with ThreadPoolExecutor(1) as pool:
-            fetched = pool.submit(FileCache(tmp_path).file, remote, source.download, until=ended)
+            fetched = pool.submit(cached, tmp_path, source, remote, until=ended)
             with pytest.raises(TimeoutError):
                 fetched.result(0.5)
             ended.set()
@@ -153,3 +165,37 @@ def test_a_containers_share_of_the_processor_bounds_the_cores(
     file.write_text(quota)
     seen = len(os.sched_getaffinity(0))
     assert usable_cores(file) == (seen if cores is None else min(cores, seen))
+
+
+def test_damaged_copies_are_removed_and_fetched_anew(tmp_path: Path) -> None:
+    source = Source(train=b"rows", other=b"more rows", config=b"{}", weights=b"weights")
+    data = [source.remote("train"), source.remote("other")]
+    model = [source.remote("config", "config.json"), source.remote("weights", "sub/weights")]
+    paths = [cached(tmp_path, source, remote) for remote in data]
+    folder = cached_model(tmp_path, source, model)
+    cache = FileCache(tmp_path)
+    assert cache.drop_damaged(data, model) == []
+
+    paths[0].write_bytes(b"ROWS")
+    assert cache.drop_damaged(data, model) == ["train"]
+    assert cached(tmp_path, source, data[0]).read_bytes() == b"rows"
+    assert (paths[1].exists(), folder.exists()) == (True, True)
+
+    (folder / "sub" / "weights").write_bytes(b"WEIGHTS")  # and so the file it is linked to
+    assert cache.drop_damaged(data, model) == ["sub/weights"]
+    assert not folder.exists()
+    again = cached_model(tmp_path, source, model)
+    assert (again / "sub" / "weights").read_bytes() == b"weights"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_log_on_a_disk_that_takes_no_more_costs_its_lines_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_log = JobLog(tmp_path / "gone" / "train.log")
+    for _ in range(3):
+        job_log.write("a line")
+    assert [record.message[:28] for record in caplog.records] == ["lines of train.log are lost:"]
+    job_log.path.parent.mkdir()
+    job_log.write("another")
+    assert job_log.path.read_text().endswith(" another\n")
