@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: help setup demo test unit lint format clean
+.PHONY: help setup demo test chaos unit lint format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -23,6 +23,9 @@ demo: $(READY)  ## Train a real study on the example data and print the best con
 
 test: $(READY)  ## Every test: unit, integration (SQLite and PostgreSQL), acceptance (processes, browser)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+chaos: $(READY)  ## Faults of real processes for as long as the README's figures took: half an hour
+	BERTUNE_CHAOS=long $(BIN)/python -m pytest tests/chaos
 
 unit: $(READY)  ## The tests that need no database and no process: seconds
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 tests/unit

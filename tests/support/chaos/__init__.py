@@ -1,0 +1,1 @@
+"""What the chaos tests are built of: real servers and workers that cost milliseconds to restart."""

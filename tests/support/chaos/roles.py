@@ -1,0 +1,60 @@
+"""What a child of the zygote may be: a server, a worker, or the runner of a race."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from chaos.crash_points import arm
+from chaos.races import run_race
+from chaos.wrong_clock import set_clock_wrong
+from service.local.hosting import HostedServer, bind
+from service.settings import Settings
+from service.worker.agent import run_worker
+
+_SETTINGS: Mapping[str, Any] = {
+    "renew_s": 0.5,
+    "reconcile_s": 1.0,
+    "max_lost": 1_000_000,
+}
+
+
+def serve(
+    home: str,
+    database_url: str,
+    port: int,
+    lease_s: float,
+    crash: str | None = None,
+    clock_error_s: float = 0.0,
+) -> int:
+    """A server on ``port``. With ``crash`` it kills itself at that point."""
+    set_clock_wrong(clock_error_s)
+    settings = Settings(
+        home=Path(home), database_url=database_url, port=port, lease_s=lease_s, **_SETTINGS
+    )
+    if crash is not None:
+        arm(crash)
+    HostedServer(settings, bind("127.0.0.1", port)).host()
+    return 0
+
+
+def work(server: str, key: str, cache: str, name: str, clock_error_s: float = 0.0) -> int:
+    """A worker with one slot and a trainer that only pretends."""
+    set_clock_wrong(clock_error_s)
+    return run_worker(
+        server=server,
+        key=key,
+        cache=Path(cache),
+        name=name,
+        device="cpu",
+        threads=1,
+        trainer_module="chaos.quick_trainer",
+        settings=Settings(**_SETTINGS),
+    )
+
+
+def race(name: str, answers: str, **options: Any) -> int:
+    """A race between processes of its own."""
+    return run_race(name, Path(answers), options)
+
+
+ROLES: Mapping[str, Callable[..., int]] = {"server": serve, "worker": work, "race": race}

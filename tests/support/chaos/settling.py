@@ -1,0 +1,56 @@
+"""Brings a house to rest after faults: what is still wrong then is wrong for good."""
+
+import os
+import time
+from pathlib import Path
+
+from optuna.trial import TrialState
+from real_parts import until
+from sqlalchemy import select
+
+from chaos.audit import optuna_trials
+from chaos.house import House
+from service.store.database import Database
+from service.store.tables import Artifact, Study, Trial
+
+OLD_S = 48 * 3600.0
+
+
+def settle(house: House, database: Database, study_id: str) -> None:
+    """Stop everything, start the servers anew, and stop them once they mended what faults left.
+
+    What lies on the disk is made to look old first, since servers leave young files alone.
+    """
+    house.dismiss_workers()
+    house.close()
+    for folder in (house.home / "artifacts", house.home / "incoming"):
+        _age(folder)
+    house.open()
+    until(lambda: _is_settled(database, house.home, study_id), lambda: str(house.logs("server")))
+    house.close()
+
+
+def _age(folder: Path) -> None:
+    """Make everything below ``folder`` two days old."""
+    then = time.time() - OLD_S
+    for path in folder.rglob("*"):
+        os.utime(path, (then, then))
+
+
+def _is_settled(database: Database, home: Path, study_id: str) -> bool:
+    """Whether Optuna knows of every end, every file has its row, and no upload is left half-way."""
+    with database.reading() as session:
+        study = session.get_one(Study, study_id)
+        trials = select(Trial.id).where(Trial.study_id == study_id)
+        if session.scalars(trials.where(Trial.told.is_(False))).first() is not None:
+            return False
+        stored = len(session.scalars(select(Artifact.name)).all())
+    if any((home / "incoming").glob("*")):
+        return False
+    files = [path for path in (home / "artifacts").rglob("*") if path.is_file()]
+    running = [
+        trial
+        for trial in optuna_trials(database, study).values()
+        if trial.state is TrialState.RUNNING
+    ]
+    return not running and len(files) == stored
