@@ -64,9 +64,9 @@ def train(
     ``on_epoch`` is called after every epoch's validation, ``should_stop`` before every optimizer
     step. A run that goes on from a checkpoint first hands the epochs in it to ``on_epoch`` again,
     in order, so that its caller hears of every epoch of the run; on the CPU it ends with the same
-    bits as a run that was never interrupted. Told to ``stop`` at one of those, it hands back what
-    the checkpoint held; told to ``save`` at the last of them, it saves the state as it stands,
-    which may be some steps further on, and at an earlier one it does nothing.
+    bits as a run that was never interrupted. What the answers say counts at the last of those
+    epochs, where the run stands: told to ``stop``, it hands back what the checkpoint held; told to
+    ``save``, it saves the state as it is, which may be some steps further on.
 
     Raises `TrainingError` (`nan_loss`, `out_of_memory`, `gpu_lost`) and `InputError` (a model
     folder that cannot be used, ``max_length`` beyond the model's positions).
@@ -126,13 +126,16 @@ def _train(
     """Drive ``run`` to its last epoch, or until the caller ends it."""
 
     def goes_on(report: EpochReport) -> bool:
-        """Report an epoch and do what the answer says."""
-        decision = on_epoch(report)
-        if decision == "save" and report.epoch == run.epoch - 1:
+        """Report an epoch and do what the answer says of where the run stands."""
+        decision, latest = on_epoch(report), report.epoch == run.epoch - 1
+        if decision == "save" and latest:
             checkpoints.save_and_tell(run.state())
-        if decision == "stop" and should_stop() == "after_saving":
+        if decision != "stop":
+            return True
+        stop = should_stop()
+        if stop == "after_saving":
             checkpoints.save(run.state())
-        return decision != "stop"
+        return stop == "no" and not latest
 
     for report in tuple(run.reports):  # the epochs that a checkpoint brought along
         if not goes_on(report):

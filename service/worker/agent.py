@@ -148,7 +148,8 @@ class Agent:
         running = self._await_slots(running, began + STUCK_S)
         for slot in self._slots:
             if running and slot.busy:
-                slot.force_release()
+                # Side by side: no slot waits for what the server makes of another's trial.
+                threading.Thread(target=slot.force_release, daemon=True).start()
         self._await_slots(running, began + STOP_S)
         for trainer in self._trainers:
             trainer.kill()

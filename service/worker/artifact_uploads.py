@@ -12,7 +12,8 @@ log = logging.getLogger(__name__)
 
 
 class ArtifactUploads:
-    """What the server does not take is a problem, told with the result, and not a failure."""
+    """What cannot be read here, or the server does not take, is a problem told with the result, and
+    not a failure."""
 
     def __init__(self, link: ServerLink, hold: LeaseHold) -> None:
         self.problems: list[str] = []
@@ -37,3 +38,6 @@ class ArtifactUploads:
             self.problems.append(f"{error.code}: {name} was not stored: {error.detail}")
             if error.code == DISK_FULL:
                 self._full_s = 0.0  # waited for long enough
+        except OSError as error:  # such as a checkpoint that went with its trial, ended elsewhere
+            log.warning("trial %s: %s was not sent: %s", self._hold.lease.trial_id, name, error)
+            self.problems.append(f"upload_failed: {name} could not be read: {error}")

@@ -44,6 +44,12 @@ class CacheDisk:
             continue
         return self.has_room()
 
+    def drop_fetched(self) -> None:
+        """Remove all unused files and models: a lease needed more than there was, however much is
+        free now. They can be fetched again; what a checkpoint holds cannot."""
+        for path in (*self._cache.models.iterdir(), *self._files()):
+            self._remove(path)
+
     def has_room(self) -> bool:
         return shutil.disk_usage(self._cache.work).free >= self._min_free_bytes
 
@@ -66,12 +72,14 @@ class CacheDisk:
         return removed
 
     def _entries(self) -> Iterator[_Entry]:
-        files = (p for p in self._cache.files.glob("*/*") if p.suffix != LOCK_SUFFIX)
         folders = (*self._cache.models.iterdir(), *self._cache.checkpoints.iterdir())
-        for path in (*files, *folders):
+        for path in (*self._files(), *folders):
             found = _stat(path)
             if found is not None:
                 yield _Entry(path, found.st_mtime, path.is_dir() or found.st_nlink == 1)
+
+    def _files(self) -> Iterator[Path]:
+        return (p for p in self._cache.files.glob("*/*") if p.suffix != LOCK_SUFFIX)
 
     def _used_bytes(self) -> int:
         """Each file once, however many names it has."""

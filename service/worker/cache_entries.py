@@ -19,7 +19,7 @@ class Holds:
     """The entries that a lease uses; a context manager that lets them go at its end."""
 
     def __init__(self) -> None:
-        self._locks: list[int] = []
+        self._locks: list[tuple[Path, int]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -31,7 +31,8 @@ class Holds:
         traceback: TracebackType | None,
     ) -> None:
         while self._locks:
-            os.close(self._locks.pop())
+            _, lock = self._locks.pop()
+            os.close(lock)
 
     def take(self, path: Path) -> bool:
         """Hold a file or folder and note that it was used; False when it is gone."""
@@ -39,14 +40,19 @@ class Holds:
             lock = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return False
-        self._locks.append(lock)
         with contextlib.suppress(OSError):  # no locks here: nobody can remove anything either
             fcntl.flock(lock, fcntl.LOCK_SH)
         if not _is_still(lock, path):
+            os.close(lock)
             return False
+        self._locks.append((path, lock))
         with contextlib.suppress(OSError):  # another user's
             os.utime(path)
         return True
+
+    def lost(self, path: Path) -> bool:
+        """Whether ``path`` was taken, and is gone or another one now: somebody found it damaged."""
+        return any(held == path and not _is_still(lock, path) for held, lock in self._locks)
 
 
 def is_locked(path: Path) -> bool:

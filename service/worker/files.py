@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ Download = Callable[[str, BinaryIO], None]
 
 LOCK_SUFFIX = ".lock"
 _LOCK_LOOK_S = 0.2
+LOCK_WAIT_S = 600.0
+"""How long to wait for another worker's download: it may be stopped, and stay so."""
 
 
 class BadDownloadError(RuntimeError):
@@ -99,29 +102,33 @@ class FileCache:
         return target
 
     def drop_damaged(
-        self, files: Sequence[RemoteFile], model_files: Sequence[RemoteFile]
+        self, files: Sequence[RemoteFile], model_files: Sequence[RemoteFile], holds: Holds
     ) -> list[str]:
-        """Remove cached copies that no longer have their hash; the paths of what was damaged.
+        """Remove cached copies that no longer have their hash; the paths of what was damaged, also
+        where another lease that used them has removed them already.
 
         ``model_files`` are all files of one model, whose folder goes when one of them does.
         """
         folder = self._model_place(model_files)
-        places = [(remote, self._place(remote)) for remote in (*files, *model_files)]
-        places += [(remote, folder / remote.path) for remote in model_files]
-        damaged = [(remote, path) for remote, path in places if _is_damaged(path, remote)]
-        for remote, path in damaged:
-            log.warning("the cached copy of %s is damaged and is removed", remote.path)
-            remove(folder if path.is_relative_to(folder) else path, self.work)
-        return sorted({remote.path for remote, _ in damaged})
+        paths = [(remote, self._place(remote)) for remote in (*files, *model_files)]
+        places = [(remote, path, path) for remote, path in paths]
+        places += [(remote, folder / remote.path, folder) for remote in model_files]
+        found = {remote.path for remote, _, entry in places if holds.lost(entry)}
+        for remote, path, entry in places:
+            if _is_damaged(path, remote):
+                log.warning("the cached copy of %s is damaged and is removed", remote.path)
+                remove(entry, self.work)
+                found.add(remote.path)
+        return sorted(found)
 
     @contextmanager
-    def workspace(self, name: str) -> Iterator[Workspace]:
+    def workspace(self) -> Iterator[Workspace]:
         """What one lease has of this folder, until the end of the block.
 
         Its own folder is locked, so that `sweep` can tell it from one whose owner was killed.
         """
         with tempfile.TemporaryDirectory(
-            dir=self.work, prefix=f"{name}-", ignore_cleanup_errors=True
+            dir=self.work, prefix="lease-", ignore_cleanup_errors=True
         ) as folder:
             lock = os.open(folder, os.O_RDONLY)
             try:
@@ -202,11 +209,12 @@ def _link(source: Path, target: Path) -> None:
 def _one_at_a_time(target: Path, until: threading.Event) -> Iterator[None]:
     """Hold the lock that belongs to ``target``, among threads and processes alike.
 
-    It only saves a second download, so once ``until`` is set, or on a file system without locks,
-    we go on without it.
+    It only saves a second download, so once ``until`` is set, after `LOCK_WAIT_S`, or on a file
+    system without locks, we go on without it.
     """
+    deadline = time.monotonic() + LOCK_WAIT_S
     with target.with_suffix(LOCK_SUFFIX).open("wb") as file:
-        while not until.is_set():
+        while not until.is_set() and time.monotonic() < deadline:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break

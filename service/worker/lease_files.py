@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from service.worker.cache_entries import Holds
 from service.worker.files import (
     BadDownloadError,
     Download,
@@ -167,12 +168,12 @@ def _while_wanted(fetch: Callable[[], str], until: threading.Event) -> str:
     raise UnavailableError("given_up", "the lease ended while the model was being fetched")
 
 
-def drop_damaged(lease: Lease, cache: FileCache) -> list[str]:
+def drop_damaged(lease: Lease, cache: FileCache, holds: Holds) -> list[str]:
     """Remove cached copies of the lease's files that were damaged; their names."""
     dataset = lease.dataset
     indices = () if dataset.indices is None else (dataset.indices,)
     local = lease.model.files if lease.model.kind == "local" else ()
-    return cache.drop_damaged((*dataset.files.values(), *indices), local)
+    return cache.drop_damaged((*dataset.files.values(), *indices), local, holds)
 
 
 def zip_folder(folder: Path, target: Path) -> None:

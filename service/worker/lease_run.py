@@ -265,7 +265,9 @@ class LeaseRun:
 
     def _failure(self, failed: Failed) -> JobFailedError:
         """A fault that would be final is not, where it came from a damaged copy of a file."""
-        damaged = [] if failed.retry else drop_damaged(self._lease, self._setup.cache)
+        damaged: list[str] = []
+        if not failed.retry:
+            damaged = drop_damaged(self._lease, self._setup.cache, self._workspace.holds)
         if not damaged:
             return JobFailedError(failed.code, failed.detail, retry=failed.retry)
         detail = f"The worker's copy of {', '.join(damaged)} was damaged and is fetched anew."

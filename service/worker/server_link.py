@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 from urllib.parse import quote
 
 import httpx
 
-from studies.wire.base import ErrorAnswer
+from studies.wire.base import Answer, ErrorAnswer
 from studies.wire.leases import (
     EndAnswer,
     FailureRequest,
@@ -30,6 +30,8 @@ from studies.wire.leases import (
 )
 
 log = logging.getLogger(__name__)
+
+A = TypeVar("A", bound=Answer)
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 10.0
@@ -109,7 +111,7 @@ class ServerLink:
             until=until,
             terms=_Terms(read_s=request.wait_s + ANSWER_S, patient=True),
         )
-        return None if response.status_code == 204 else Lease.model_validate_json(response.content)
+        return None if response.status_code == 204 else _read(Lease, response)
 
     def renew(self, lease: Lease, request: RenewRequest, *, until: threading.Event) -> RenewAnswer:
         """Extend a lease and report. Raises all four errors of this file."""
@@ -117,19 +119,19 @@ class ServerLink:
         # A server that comes back must hear of a lease before that runs out.
         terms = _Terms(longest_pause_s=min(lease.renew_s, LONGEST_PAUSE_S))
         response = self._send("PUT", _path(lease), json=body, until=until, terms=terms)
-        return RenewAnswer.model_validate_json(response.content)
+        return _read(RenewAnswer, response)
 
     def finish(self, lease: Lease, result: ResultRequest, *, until: threading.Event) -> EndAnswer:
         """End the attempt with a result. Raises all four errors of this file."""
         body = result.model_dump(mode="json")
         response = self._send("POST", f"{_path(lease)}/result", json=body, until=until)
-        return EndAnswer.model_validate_json(response.content)
+        return _read(EndAnswer, response)
 
     def fail(self, lease: Lease, failure: FailureRequest, *, until: threading.Event) -> EndAnswer:
         """End the attempt badly. Raises all four errors of this file."""
         body = failure.model_dump(mode="json")
         response = self._send("POST", f"{_path(lease)}/failure", json=body, until=until)
-        return EndAnswer.model_validate_json(response.content)
+        return _read(EndAnswer, response)
 
     def release(
         self,
@@ -150,7 +152,7 @@ class ServerLink:
             until=until,
             terms=_Terms(read_s=within_s or ANSWER_S, within_s=within_s, patient=True),
         )
-        return EndAnswer.model_validate_json(response.content)
+        return _read(EndAnswer, response)
 
     def upload(
         self,
@@ -273,7 +275,7 @@ class ServerLink:
 
     def _is_fault(self, outcome: "_Outcome", tried: float) -> bool:
         """Whether it is this call that fails, and not the network or a server that restarts."""
-        if isinstance(outcome, httpx.Response):
+        if isinstance(outcome, httpx.Response) and outcome.status_code not in _AWAY:
             return outcome.status_code == 500
         with self._lock:
             return self._contact > tried  # meanwhile others were answered
@@ -365,6 +367,15 @@ def _checked(response: httpx.Response) -> httpx.Response:
     if response.is_success:
         return response
     raise _error(response)
+
+
+def _read(kind: type[A], response: httpx.Response) -> A:
+    """The answer in a success. Raises `RefusedError` where something else than our server spoke."""
+    try:
+        return kind.model_validate_json(response.content)
+    except ValueError as error:
+        detail = f"{response.url} answered what no Bertune server of this version says: {error}"
+        raise RefusedError(502, "unexpected_answer", detail) from error
 
 
 def _error(response: httpx.Response) -> RefusedError | LeaseLostError:

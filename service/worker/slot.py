@@ -21,6 +21,7 @@ from service.worker.failures import (
     failure_request,
     spoils_trainer,
 )
+from service.worker.lease_files import UnavailableError
 from service.worker.lease_hold import End, HoldEndedError, LeaseHold
 from service.worker.lease_run import LeaseRun, RunSetup
 from service.worker.server_link import (
@@ -48,6 +49,9 @@ RELEASE_S = 2.5
 """How long a shutdown waits for the server to take a trial back."""
 ROOM_LOOK_S = 5.0
 """How often to look for room on a full disk."""
+FIRST_ABSENCE_S, LONGEST_ABSENCE_S = 5.0, 300.0
+"""How long to claim nothing after something that a lease names could not be had here; three times
+as long after each further lease, so that an hour without the hub quarantines few trials."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,10 @@ class Slot:
         self._run: LeaseRun | None = None
         self._disk_full = False
         """Whether the last lease found the disk full."""
+        self._absent = False
+        """Whether something that the last lease named could not be had."""
+        self._absence_s = 0.0
+        """How long the slot waited for that."""
 
     @property
     def busy(self) -> bool:
@@ -117,11 +125,21 @@ class Slot:
             lease = self._claim(self._wait_s(idle_since)) if self._has_room() else None
             if lease is not None:
                 self._hold_lease(lease)
+                self._wait_for_the_absent()
                 idle_since = time.monotonic()
             elif self._idle_enough(idle_since):
                 return
             elif time.monotonic() - asked < EARLY_POLL_S:
                 self._setup.stopping.wait(ROOM_LOOK_S if self._disk_full else EARLY_POLL_S)
+
+    def _wait_for_the_absent(self) -> None:
+        """Claim nothing for a while if the last lease could not be worked on here."""
+        longer_s = min(LONGEST_ABSENCE_S, max(FIRST_ABSENCE_S, 3 * self._absence_s))
+        self._absence_s = longer_s if self._absent else 0.0
+        if self._absent:
+            log.warning("slot %d: claims nothing for %.0f s", self._index, longer_s)
+            self._setup.stopping.wait(longer_s)
+        self._absent = False
 
     def _has_room(self) -> bool:
         """Whether trials may be claimed: after a full disk, once it has its free bytes again."""
@@ -163,6 +181,8 @@ class Slot:
                 self._run_lease(hold)
             finally:
                 self._hold = self._run = None
+        if self._disk_full:
+            self._setup.disk.drop_fetched()
         self._setup.disk.keep_bound()
 
     def _hear_end(self, end: End) -> None:
@@ -176,7 +196,7 @@ class Slot:
     def _run_lease(self, hold: LeaseHold) -> None:
         """Run the lease and deal with every way in which it can end."""
         try:
-            with self._setup.run.cache.workspace(f"{self._setup.worker}-{self._index}") as own:
+            with self._setup.run.cache.workspace() as own:
                 try:
                     trainer = self._trainer.ready()
                     self._run = LeaseRun(self._setup.run, hold, trainer, own)
@@ -220,7 +240,7 @@ class Slot:
         """Send a paused trial's checkpoint; without it the next attempt has this machine's."""
         try:
             run.hand_over(self._setup.stopping)
-        except (LeaseLostError, ServerSilentError, GivenUpError, OSError) as error:
+        except (LeaseLostError, ServerSilentError, GivenUpError) as error:
             log.warning("trial %s: its checkpoint was not sent: %s", lease.trial_id, error)
 
     def _release(self, lease: Lease, end: End) -> None:
@@ -242,6 +262,7 @@ class Slot:
         if failure.code == DISK_FULL:
             self._disk_full = True
             log.warning("slot %d: claims nothing until the disk has room", self._index)
+        self._absent = isinstance(error, UnavailableError)
         if spoils_trainer(error):
             self._trainer.drop()
         try:

@@ -63,6 +63,7 @@ class TrainerProcess:
             process_group=0,  # Ctrl-C in the agent's terminal is the agent's alone
         )
         self._slot = slot
+        self._killed = False
         self._messages: SimpleQueue[FromTrainer | Exited | Wake] = SimpleQueue()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._on_line: Callable[[str], None] | None = None
@@ -78,7 +79,8 @@ class TrainerProcess:
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        """Whether it can be worked with: a killed process may take seconds to be gone."""
+        return not self._killed and self._process.poll() is None
 
     def send(self, message: ToTrainer) -> None:
         """Say something; a process that died meanwhile is heard of through `receive`."""
@@ -124,7 +126,8 @@ class TrainerProcess:
 
     def begin_kill(self) -> None:
         """SIGKILL the process and its children without waiting, from any thread."""
-        if self.alive:
+        self._killed = True
+        if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):  # it was reaped just now
                 os.killpg(self._process.pid, signal.SIGKILL)
 

@@ -97,6 +97,22 @@ def test_an_upload_that_hangs_does_not_keep_a_stopping_worker_from_giving_its_tr
     assert worker.process.wait(10) == 0
 
 
+def test_trials_are_given_back_side_by_side_when_a_stopping_worker_holds_many(
+    server: LeaseServer, start: StartAgent
+) -> None:
+    server.uploads_open.clear()
+    server.end_s = 2
+    trials = {"t1", "t2", "t3", "t4"}
+    for trial in trials:
+        server.add_lease(trial)
+    worker = start(slots=4)
+    for _ in trials:
+        server.await_upload()
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.process.wait(10) == 0
+    assert {server.end()[:2] for _ in trials} == {(trial, "release") for trial in trials}
+
+
 def test_a_paused_trial_is_saved_and_its_trainer_stays(
     server: LeaseServer, start: StartAgent, cache: Path
 ) -> None:
@@ -277,6 +293,26 @@ def test_a_full_disk_is_a_named_failure_and_nothing_is_claimed_until_there_is_ro
         disk.clear()
         assert server.end()[:2] == ("t2", "result")
         worker.await_line("the disk has room again")
+        worker.close()
+
+
+def test_a_disk_that_only_the_cache_fills_is_no_reason_to_fail_a_trial_again(
+    server: LeaseServer, start: StartAgent, tmp_path: Path
+) -> None:
+    """There is room enough to claim, and too little for what the trial needs."""
+    with small_disk(tmp_path / "disk") as disk:
+        old = disk.home / "files" / "00" / "old"
+        old.parent.mkdir(parents=True)
+        old.write_bytes(bytes(13_000_000))
+        server.add_lease("t1")
+        lease = server.waiting.get()
+        lease["dataset"]["files"]["validation"] = server.remote("large", bytes(10_000_000))
+        for attempt in (1, 2):
+            server.waiting.put({**lease, "attempt": attempt})
+        worker = start(cache=str(disk.home), settings={"min_free_bytes": 1_000_000})
+        _, end, failure = server.end()
+        assert (end, failure["code"]) == ("failure", "disk_full")
+        assert server.end()[:2] == ("t1", "result")
         worker.close()
 
 

@@ -176,9 +176,22 @@ def test_a_file_that_is_not_what_the_lease_says_fails_the_attempt(
 ) -> None:
     server.add_lease("t1")
     server.files["validation"] = b"something else"
-    start(until_idle_s=0)
+    worker = start(until_idle_s=0)
     _, end, failure = server.end()
     assert (end, failure["code"], failure["retry"]) == ("failure", "bad_download", True)
+    worker.await_line("claims nothing for 0 s")
+
+
+def test_a_worker_waits_longer_after_each_lease_that_it_cannot_work_on(
+    server: LeaseServer, start: StartAgent
+) -> None:
+    for trial in ("t1", "t2", "t3", "t4"):
+        server.add_lease(trial)
+    server.files["validation"] = b"something else"
+    worker = start()
+    for _ in range(4):
+        assert server.end()[1] == "failure"
+    worker.await_line("claims nothing for 3 s")  # 0.1 s, tripled three times
 
 
 def test_sigterm_gives_the_trial_back(server: LeaseServer, start: StartAgent) -> None:

@@ -40,11 +40,11 @@ from pathlib import Path
 import service.worker.agent as agent, service.worker.slot as slot
 from service.settings import Settings
 options = json.loads(sys.argv[1])
-slot.CANCEL_GRACE_S, slot.ROOM_LOOK_S = 0.5, 0.1
+slot.CANCEL_GRACE_S, slot.ROOM_LOOK_S, slot.FIRST_ABSENCE_S = 0.5, 0.1, 0.1
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 status = agent.run_worker(
     server=options["server"], key=options["key"], cache=Path(options["cache"]), name="w1",
-    until_idle_s=options["until_idle_s"], trainer_module=options["trainer"],
+    slots=options["slots"], until_idle_s=options["until_idle_s"], trainer_module=options["trainer"],
     settings=Settings(**options["settings"]),
 )
 assert not {"torch", "transformers", "optuna"} & set(sys.modules), "the agent loaded too much"
@@ -77,6 +77,8 @@ class LeaseServer:
         self.uploads_open = threading.Event()
         """Uploads are answered once it is set."""
         self.uploads_open.set()
+        self.end_s = 0.0
+        """How long the end of a trial takes."""
         self.goodbyes: list[str] = []
         self.status = 0
         """A status to answer everything with; 0 answers as it should."""
@@ -192,6 +194,7 @@ class LeaseServer:
             return self._error(self.status)
         parameters = request.path_params
         body = await request.json()
+        await asyncio.sleep(self.end_s)
         self.ends.put((parameters["trial"], parameters["end"], body))
         again = parameters["end"] == "release" or body.get("retry", False)
         return JSONResponse({"state": "queued" if again else "completed", "attempt": 1})
@@ -278,6 +281,7 @@ def agents(server: LeaseServer, cache: Path) -> Iterator[StartAgent]:
         options = {
             "server": server.url,
             "key": "k1",
+            "slots": 1,
             "cache": str(cache),
             "until_idle_s": None,
             "trainer": "fake_trainer",

@@ -146,6 +146,20 @@ def test_room_is_made_out_of_the_cache_and_is_missed_when_that_is_not_enough(
     assert not path.exists()
 
 
+def test_all_that_can_be_fetched_again_goes_but_what_is_in_use(cache: FileCache) -> None:
+    with Holds() as holds, Holds() as ended:
+        used = put(cache, "a", holds)
+        with ended:
+            file, model = put(cache, "b", ended), put_model(cache, "mn", ended, used_at=200)
+            checkpoint = Checkpoints(cache.checkpoints).open("t1", ended)
+        checkpoint.write_bytes(b"state")
+        disk(cache, kb=1000).drop_fetched()
+        assert [path.exists() for path in (used, checkpoint)] == [True, True]
+    assert not file.exists()
+    assert not model.exists()
+    assert [path for path in cache.files.glob("*/*") if path.suffix != ".lock"] == [used]
+
+
 def test_old_checkpoints_go_and_those_in_use_stay(cache: FileCache) -> None:
     checkpoints = Checkpoints(cache.checkpoints)
     with Holds() as holds, Holds() as ended:

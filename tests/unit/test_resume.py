@@ -232,12 +232,22 @@ def test_a_finished_run_whose_result_was_lost_needs_no_further_step(
     assert outcome(again) == outcome(whole)
 
 
-def test_a_stop_decision_is_heard_again_before_any_step(data: TrainData, path: Path) -> None:
+def test_a_stop_decision_is_heard_again_at_the_epoch_where_the_run_stands(
+    data: TrainData, path: Path
+) -> None:
     run(CONFIG, data, CheckpointPlan(path), should_stop=stop_after(14))
     told: list[int] = []
     plan = CheckpointPlan(path, resume=path)
     result = run(CONFIG, data, plan, on_epoch=recorder(told, {0: "stop"}))
-    assert (result.state, result.steps, told) == ("stopped", 14, [0])
+    assert (result.state, result.steps, told) == ("completed", STEPS, [0, 1, 2])
+
+    told.clear()
+    result = run(CONFIG, data, plan, on_epoch=recorder(told, {0: "stop", 1: "stop"}))
+    assert (result.state, result.steps, told) == ("stopped", 14, [0, 1])
+
+    told.clear()
+    run(CONFIG, data, plan, on_epoch=recorder(told, {0: "stop"}), should_stop=stop_after(0))
+    assert told == [0]
 
 
 def test_only_the_last_epoch_told_again_may_be_saved_again(data: TrainData, path: Path) -> None:

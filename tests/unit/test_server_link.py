@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.worker.artifact_uploads import ArtifactUploads
 from service.worker.lease_hold import HoldEndedError, LeaseHold
 from service.worker.server_link import (
     GivenUpError,
@@ -268,8 +269,9 @@ def test_a_file_that_is_replaced_while_it_is_sent_arrives_as_it_was(tmp_path: Pa
     assert path.read_bytes() == b"new"
 
 
+@pytest.mark.parametrize("fault", [httpx.WriteError("reset by peer"), 504])
 def test_an_upload_that_always_breaks_off_while_others_are_answered_is_refused(
-    tmp_path: Path,
+    tmp_path: Path, fault: Exception | int
 ) -> None:
     path = tmp_path / "model.zip"
     path.write_bytes(b"weights")
@@ -277,12 +279,32 @@ def test_an_upload_that_always_breaks_off_while_others_are_answered_is_refused(
     def answer(request: httpx.Request) -> httpx.Response:
         if request.method == "PUT" and request.url.path.endswith("model.zip"):
             busy.renew(LEASE, RenewRequest(), until=Pauses())  # the hold's thread does
-            raise httpx.WriteError("reset by peer")
+            if isinstance(fault, Exception):
+                raise fault
+            return httpx.Response(fault, text="<h1>Gateway Time-out</h1>")
         return renewed()
 
     busy = sending(httpx.MockTransport(answer))
-    with pytest.raises(RefusedError, match=r"model\.zip breaks off each time: WriteError"):
-        busy.upload(LEASE, "model.zip", path, until=Pauses())
+    with pytest.raises(RefusedError, match=r"model\.zip breaks off each time: WriteE|Time-out"):
+        busy.upload(LEASE, "model.zip", path, until=Pauses(set_after=20))
+
+
+def test_a_file_that_is_gone_is_a_problem_and_no_failure(link: Answers, tmp_path: Path) -> None:
+    """As a checkpoint whose trial another agent on this folder has ended meanwhile."""
+    with LeaseHold(link(renewed()), LEASE, lambda _: None) as hold:
+        uploads = ArtifactUploads(link(renewed()), hold)
+        uploads.send("checkpoint-1.safetensors", tmp_path / "gone")
+        hold.check()
+    [problem] = uploads.problems
+    assert problem.startswith("upload_failed: checkpoint-1.safetensors could not be read: ")
+
+
+def test_an_answer_that_is_not_the_servers_ends_no_lease(link: Answers) -> None:
+    """As a proxy's page with status 200, or the word of a newer server."""
+    for answer in (httpx.Response(200, text="<h1>Sign in</h1>"), renewed("dance")):
+        with pytest.raises(RefusedError) as refused:
+            link(answer).renew(LEASE, RenewRequest(), until=Pauses())
+        assert (refused.value.status, refused.value.code) == (502, "unexpected_answer")
 
 
 def test_a_transfer_is_given_up_in_its_midst(link: Answers, tmp_path: Path) -> None:

@@ -67,6 +67,14 @@ def test_a_killed_trainer_is_heard_of_with_its_signal() -> None:
         assert not process.alive
 
 
+def test_a_trainer_that_was_told_to_die_is_not_worked_with_any_more() -> None:
+    with trainer() as process:
+        assert isinstance(process.receive(WAIT_S), Ready)
+        process.begin_kill()
+        assert not process.alive  # though it may take a GPU's process seconds to be gone
+        assert isinstance(process.receive(WAIT_S), Exited)
+
+
 def test_what_a_process_says_that_is_no_message_ends_it() -> None:
     talkative = [sys.executable, "-c", "import time; print('hello', flush=True); time.sleep(60)"]
     process = TrainerProcess(talkative, env(), slot=0)

@@ -113,7 +113,7 @@ def test_a_sweep_removes_what_the_killed_left_and_spares_what_is_in_use(tmp_path
     left = tmp_path / "work" / "w-0-left"
     left.mkdir()
     (left / "model.zip").write_bytes(b"half")
-    with cache.workspace("w-1") as workspace:
+    with cache.workspace() as workspace:
         old = left.stat().st_mtime + 100
         cache.sweep(older_than_s=1000, now=old)
         assert left.exists()
@@ -174,19 +174,54 @@ def test_damaged_copies_are_removed_and_fetched_anew(tmp_path: Path) -> None:
     paths = [cached(tmp_path, source, remote) for remote in data]
     folder = cached_model(tmp_path, source, model)
     cache = FileCache(tmp_path)
-    assert cache.drop_damaged(data, model) == []
+    assert cache.drop_damaged(data, model, Holds()) == []
 
     paths[0].write_bytes(b"ROWS")
-    assert cache.drop_damaged(data, model) == ["train"]
+    assert cache.drop_damaged(data, model, Holds()) == ["train"]
     assert cached(tmp_path, source, data[0]).read_bytes() == b"rows"
     assert (paths[1].exists(), folder.exists()) == (True, True)
 
     (folder / "sub" / "weights").write_bytes(b"WEIGHTS")  # and so the file it is linked to
-    assert cache.drop_damaged(data, model) == ["sub/weights"]
+    assert cache.drop_damaged(data, model, Holds()) == ["sub/weights"]
     assert not folder.exists()
     again = cached_model(tmp_path, source, model)
     assert (again / "sub" / "weights").read_bytes() == b"weights"
     assert leftovers(tmp_path) == []
+
+
+def test_a_damaged_copy_that_another_lease_has_removed_was_damaged_for_this_one_too(
+    tmp_path: Path,
+) -> None:
+    """Two slots read the same damaged file; neither of their trials is to blame."""
+    source = Source(train=b"rows", config=b"{}", weights=b"weights")
+    data = [source.remote("train")]
+    model = [source.remote("config", "config.json"), source.remote("weights", "weights")]
+    cache = FileCache(tmp_path)
+    with Holds() as first, Holds() as second:
+        for holds in (first, second):
+            path = cache.file(data[0], source.download, holds=holds, until=NEVER)
+            folder = cache.model(model, source.download, holds=holds, until=NEVER)
+        path.write_bytes(b"ROWS")
+        assert cache.drop_damaged(data, model, first) == ["train"]
+        assert cached(tmp_path, source, data[0]) == path
+        assert cache.drop_damaged(data, model, second) == ["train"]
+        assert path.read_bytes() == b"rows"
+
+        (folder / "weights").write_bytes(b"WEIGHTS")
+        assert "weights" in cache.drop_damaged([], model, first)
+        assert "weights" in cache.drop_damaged([], model, second)
+
+
+def test_a_download_that_another_worker_never_ends_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.worker.files.LOCK_WAIT_S", 0.1)
+    source = Source(train=b"rows")
+    cached(tmp_path, source, source.remote("train")).unlink()
+    [lock] = tmp_path.glob("files/*/*.lock")
+    with lock.open("wb") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        assert cached(tmp_path, source, source.remote("train")).read_bytes() == b"rows"
 
 
 def test_a_log_on_a_disk_that_takes_no_more_costs_its_lines_only(
