@@ -23,6 +23,14 @@ KEY_HINT = "Set BERTUNE_KEY, or BERTUNE_HOME to the server's home folder, where 
 EXTRAS = {"psycopg": "postgres", "torch": "train", "transformers": "train"}
 """Libraries that only some installations have, and the extra that brings them."""
 
+NO_FIELDS = "fields with values are expected here, as in {field: value}"
+PLAIN_WORDS = {
+    "extra_forbidden": "there is no such field",
+    "model_type": NO_FIELDS,
+    "dict_type": NO_FIELDS,
+}
+"""Kinds of pydantic's errors whose own words name Python classes."""
+
 
 def explain(error: BaseException) -> tuple[int, str] | None:
     """The exit code and what to print, or None for an error nobody expected."""
@@ -62,8 +70,7 @@ def _invalid(error: pydantic.ValidationError) -> str:
     for fault in error.errors(include_url=False):
         name = ".".join(str(part) for part in fault["loc"]) or error.title
         name = prefix + name.upper() if prefix else name
-        unknown = fault["type"] == "extra_forbidden"
-        lines.append(f"{name}: {'there is no such field' if unknown else fault['msg']}")
+        lines.append(f"{name}: {PLAIN_WORDS.get(fault['type'], fault['msg'])}")
     return "\n".join(lines)
 
 

@@ -359,6 +359,7 @@ def test_a_data_set_is_added_listed_and_shown(environment: Environment, tmp_path
     [
         (("low: 1e-4", "low: much"), "search_space.learning_rate.float.low"),
         (("budget:", "budgets:"), "budgets: there is no such field"),
+        (("budget: {n_trials: 3}", "checkpoint: all"), "checkpoint: fields with values"),
         (("data/tickets.csv", "data/absent.csv"), "dataset.train: There is no file"),
         (("name: help desk", "names: help desk"), "dataset.names: Known: train"),
         (("enqueue:\n", "enqueue: [\n"), "spec.yaml.line"),
