@@ -19,7 +19,7 @@ from model.randomness import RandomState
 from model.state_file import BrokenFileError, read_tensors, write_tensors
 from model.train_result import EpochReport
 
-FORMAT = "bertune-run-state-1"
+FORMAT = "bertune-run-state-2"
 """To be raised with every change of what the file holds or of what a step does."""
 
 Tensors = dict[str, torch.Tensor]
@@ -68,6 +68,7 @@ class RunState:
     best: BestEpoch | None
     reports: tuple[EpochReport, ...]
     train_seconds: float
+    evaluation_seconds: float
 
 
 def save_state(path: Path, state: RunState, job: Job) -> None:
@@ -82,6 +83,7 @@ def save_state(path: Path, state: RunState, job: Job) -> None:
         "best": None if state.best is None else _best_facts(state.best),
         "reports": [dataclasses.asdict(report) for report in state.reports],
         "train_seconds": state.train_seconds,
+        "evaluation_seconds": state.evaluation_seconds,
     }
     metadata = {
         "format": FORMAT,
@@ -174,6 +176,7 @@ def _state(facts: dict[str, Any], tensors: Tensors) -> RunState:
         best=None if facts["best"] is None else _best(facts["best"], tensors),
         reports=tuple(EpochReport(**report) for report in facts["reports"]),
         train_seconds=facts["train_seconds"],
+        evaluation_seconds=facts["evaluation_seconds"],
     )
 
 

@@ -52,6 +52,8 @@ class TrainResult:
     train_seconds: float
     """Wall clock of the run, evaluation and the time before its checkpoint included, loading and
     tokenizing excluded."""
+    evaluation_seconds: float
+    """The part of it that went into scoring the validation split."""
     device_name: str
     precision: UsedPrecision
     """What was used, where the configuration may have said `auto`."""

@@ -100,6 +100,7 @@ def train(
         truncated_share=material.train.sequences.truncated_rows / len(material.train),
         steps=run.step,
         train_seconds=run.train_seconds,
+        evaluation_seconds=run.evaluation_seconds,
         device_name=device_name(device),
         precision=precision,
         resumed_from_epoch=resumed_from_epoch,

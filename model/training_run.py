@@ -50,6 +50,8 @@ class TrainingRun:
         """Optimizer steps made."""
         self.best: BestEpoch | None = None
         self.reports: list[EpochReport] = []
+        self.evaluation_seconds = 0.0
+        """Of this process and of those before the checkpoint that it went on from."""
         self._config = config
         self._labels = labels
         self._device = device
@@ -98,7 +100,9 @@ class TrainingRun:
         """Validate, keep the weights if they are the best so far, and begin the next epoch."""
         train_loss = self._loss_sum.item() / len(self._lengths)
         self._check_finite(train_loss)
+        started_s = time.perf_counter()
         evaluation = evaluate_split(self._classifier, self._validation, self._labels)
+        self.evaluation_seconds += time.perf_counter() - started_s
         self._check_finite(evaluation.metrics["loss"])
         if self.best is None or _better(evaluation, self.best.evaluation, self._config):
             self.best = BestEpoch(self.epoch, evaluation, _weights_on_cpu(self.network))
@@ -123,6 +127,7 @@ class TrainingRun:
             best=self.best,
             reports=tuple(self.reports),
             train_seconds=self.train_seconds,
+            evaluation_seconds=self.evaluation_seconds,
         )
 
     def restore(self, state: RunState) -> None:
@@ -135,6 +140,7 @@ class TrainingRun:
         self._loss_sum = state.loss_sum.to(self._device)
         self._gradients.part_size.max_tokens = state.max_tokens
         self._epoch_shuffler = self._shuffler.bit_generator.state = state.shuffler
+        self.evaluation_seconds = state.evaluation_seconds
         self._earlier_s, self._started_s = state.train_seconds, time.perf_counter()
         restore_random_state(state.random, self._device)
 

@@ -105,6 +105,7 @@ class ModelRunner:
                 precision=result.precision,
                 steps=result.steps,
                 train_seconds=result.train_seconds,
+                evaluation_seconds=result.evaluation_seconds,
                 truncated_share=result.truncated_share,
                 problems=list(result.problems),
                 resumed_from_epoch=result.resumed_from_epoch,

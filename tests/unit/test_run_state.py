@@ -39,6 +39,7 @@ def make_state(epoch: int = 1) -> RunState:
         best=None,
         reports=(EpochReport(0, {"loss": 0.1, "learning_rate": 1e-05 / 3}),),
         train_seconds=1.5,
+        evaluation_seconds=0.5,
     )
 
 
