@@ -25,6 +25,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from model.checkpoint import ScratchSize, model_files, read_checkpoint
+from model.dropout import use_cheap_dropout
 from model.errors import InputError
 
 DROPOUT_FIELDS = (
@@ -119,6 +120,7 @@ def build_network(
         network = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     else:
         network = _load_weights(config, base.weights, trained)
+    use_cheap_dropout(network)
     return cast(PreTrainedModel, network.to(device))
 
 

@@ -1,0 +1,43 @@
+"""Dropout whose random numbers are cheap on a CPU.
+
+torch draws one number of its serial CPU generator per element, which took 11 % of a MiniLM step.
+Here one draw of 64 bits decides four elements, from the same generator, so that seeding and saved
+generator states mean what they always mean.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+_DRAWS = 4
+"""Elements per draw: 16 bits each, which is as near as 1/65536 to the stated probability."""
+
+
+class Dropout(nn.Dropout):
+    """`torch.nn.Dropout` by `dropout`."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return dropout(input, self.p, training=self.training)
+
+
+def dropout(values: torch.Tensor, p: float, *, training: bool) -> torch.Tensor:
+    """Zero each element with probability ``p`` and scale the others so that the mean stays."""
+    if values.device.type != "cpu" or not training or p == 0:
+        return functional.dropout(values, p, training)
+    return values * (_kept(values.shape, p).to(values.dtype).mul_(1 / (1 - p)))
+
+
+def use_cheap_dropout(network: nn.Module) -> None:
+    """Replace every dropout of ``network``. They have no weights, so its state stays as it is."""
+    for module in network.modules():
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Dropout:
+                setattr(module, name, Dropout(child.p))
+
+
+def _kept(shape: torch.Size, p: float) -> torch.Tensor:
+    """Booleans, each true with probability ``1 - p``."""
+    count = shape.numel()
+    draws = torch.empty(-(-count // _DRAWS), dtype=torch.int64).random_(-(2**63), None)
+    dropped = round(p * 2**16)
+    return draws.view(torch.int16)[:count].view(shape) >= dropped - 2**15
