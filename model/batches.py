@@ -6,6 +6,7 @@ that costs no randomness, and each batch is padded only to its own longest row.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,10 +97,11 @@ def collate(
         np.where(real, sequences.type_ids[source], 0).astype(np.int64),
         real.astype(np.int64),
     )
-    return Batch(*(_to_device(array, device) for array in arrays))
+    return Batch(*(to_device(array, device) for array in arrays))
 
 
-def _to_device(array: npt.NDArray[np.int64], device: torch.device) -> torch.Tensor:
+def to_device(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """On CUDA the copy overlaps with work already queued."""
     tensor = torch.from_numpy(array)
     if device.type != "cuda":
         return tensor.to(device)

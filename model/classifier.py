@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from model.batches import Positions, collate
 from model.devices import UsedPrecision, autocast
+from model.packed import PackedBert, can_pack
 from model.tokens import Sequences
 
 
@@ -27,9 +28,12 @@ class Classifier:
         # RoBERTa counts positions by the configuration's padding id, so that one is taken.
         self._pad_id = int(getattr(network.config, "pad_token_id", None) or 0)
         self._reads_type_ids = _reads_type_ids(network)
+        self._packed = PackedBert(network, device, precision) if can_pack(network) else None
 
     def logits(self, sequences: Sequences, positions: Positions) -> torch.Tensor:
         """[rows, labels], fp32 whatever the autocast, for the rows at ``positions``."""
+        if self._packed is not None:
+            return self._packed.logits(sequences, positions).float()
         batch = collate(
             sequences,
             positions,

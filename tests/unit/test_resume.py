@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 import torch
 
+from model.batches import Positions
+from model.classifier import Classifier
 from model.config import TrainConfig
 from model.data import Examples
-from model.network import build_network
+from model.tokens import Sequences
 from model.training import (
     CheckpointPlan,
     Decision,
@@ -166,19 +168,14 @@ def test_another_process_goes_on_with_the_same_bits(data: TrainData, path: Path)
 def limit_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """Let no more than ``rows`` rows through the network at once while it trains."""
 
-    def build_limited(*arguments: Any, **options: Any) -> Any:
-        network: Any = build_network(*arguments, **options)
-        forward = network.forward
+    logits = Classifier.logits
 
-        def limited(**inputs: torch.Tensor) -> Any:
-            if network.training and len(inputs["input_ids"]) > rows:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return forward(**inputs)
+    def limited(self: Classifier, sequences: Sequences, positions: Positions) -> torch.Tensor:
+        if self.network.training and len(positions) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return logits(self, sequences, positions)
 
-        network.forward = limited
-        return network
-
-    monkeypatch.setattr("model.training_run.build_network", build_limited)
+    monkeypatch.setattr(Classifier, "logits", limited)
 
 
 def test_what_was_learned_about_the_memory_is_kept(

