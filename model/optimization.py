@@ -63,6 +63,14 @@ def learning_rate(config: TrainConfig, step: int, *, total_steps: int, warmup: i
     return config.learning_rate * _decay(config.lr_schedule, done)
 
 
+def decay_alone(config: TrainConfig, steps: int, *, total_steps: int, warmup: int) -> float:
+    """What ``steps`` steps leave of a decayed weight that never has a gradient."""
+    rates = (
+        learning_rate(config, step, total_steps=total_steps, warmup=warmup) for step in range(steps)
+    )
+    return math.prod(1 - rate * config.weight_decay for rate in rates)
+
+
 def _decay(schedule: Schedule, done: float) -> float:
     """``done`` is the share of the steps after the warm-up that are past, in [0, 1)."""
     if schedule == "linear":

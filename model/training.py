@@ -169,7 +169,7 @@ def _trained(
 ) -> TrainedModel:
     return TrainedModel(
         config=run.network.config,
-        weights=best.weights,
+        weights=run.whole_weights(best),
         tokenizer=material.tokenizer,
         tokenizer_files=material.base.tokenizer_files,
         settings=config,

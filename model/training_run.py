@@ -21,11 +21,12 @@ from model.evaluation import evaluate_split
 from model.gradients import BatchGradients
 from model.metrics import Evaluation
 from model.network import build_network
-from model.optimization import build_optimizer, learning_rate, warmup_steps
+from model.optimization import build_optimizer, decay_alone, learning_rate, warmup_steps
 from model.randomness import random_state, restore_random_state
 from model.run_state import BestEpoch, RunState, Tensors
 from model.train_result import EpochReport
 from model.trial_data import Material
+from model.used_words import UsedWords
 
 LOSS_CHECK_STEPS = 20
 """Steps between two looks at the loss; on CUDA each look waits for the work in flight."""
@@ -44,6 +45,8 @@ class TrainingRun:
         precision: UsedPrecision,
     ) -> None:
         self.network = build_network(material.base, labels, device=device, dropout=config.dropout)
+        splits = (material.train, material.validation)
+        self._words = UsedWords(self.network, *(split.sequences.ids for split in splits))
         self.epoch = 0
         """Finished epochs."""
         self.step = 0
@@ -111,6 +114,12 @@ class TrainingRun:
         self.epoch += 1
         self._begin_epoch()
         return self.reports[-1]
+
+    def whole_weights(self, best: BestEpoch) -> Tensors:
+        """The weights of a finished epoch with those words in it that the data does not use."""
+        steps = (best.epoch + 1) * self._total_steps // self._config.epochs
+        decay = decay_alone(self._config, steps, total_steps=self._total_steps, warmup=self._warmup)
+        return self._words.complete(best.weights, decay)
 
     def state(self) -> RunState:
         """The run as it stands; the tensors are its own and not copies."""

@@ -6,7 +6,13 @@ from torch import nn
 from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
 from model.config import TrainConfig
-from model.optimization import build_optimizer, learning_rate, parameter_groups, warmup_steps
+from model.optimization import (
+    build_optimizer,
+    decay_alone,
+    learning_rate,
+    parameter_groups,
+    warmup_steps,
+)
 
 
 def course(schedule: str, total: int, warmup: int, peak: float = 1.0) -> list[float]:
@@ -95,3 +101,11 @@ def test_decay_shrinks_a_matrix_by_rate_times_decay_and_leaves_its_bias() -> Non
     optimizer.step()
     assert layer.weight.item() == pytest.approx(1 - 0.1 * 0.5)
     assert layer.bias.item() == 1.0
+
+
+def test_a_weight_without_gradient_only_decays() -> None:
+    config = TrainConfig(learning_rate=0.1, weight_decay=0.5)
+    # Rates 0.05 and 0.1 of the warm-up, then 0.1 as the decay begins.
+    left = decay_alone(config, 3, total_steps=4, warmup=2)
+    assert left == pytest.approx(0.975 * 0.95 * 0.95)
+    assert decay_alone(config, 0, total_steps=4, warmup=2) == 1.0
