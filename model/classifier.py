@@ -28,7 +28,7 @@ class Classifier:
         # RoBERTa counts positions by the configuration's padding id, so that one is taken.
         self._pad_id = int(getattr(network.config, "pad_token_id", None) or 0)
         self._reads_type_ids = _reads_type_ids(network)
-        self._packed = PackedBert(network, device, precision) if can_pack(network) else None
+        self._packed = PackedBert(network, device, precision) if can_pack(network, device) else None
 
     def logits(self, sequences: Sequences, positions: Positions) -> torch.Tensor:
         """[rows, labels], fp32 whatever the autocast, for the rows at ``positions``."""

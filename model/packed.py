@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 from transformers import BertForSequenceClassification, PreTrainedModel
 
 from model.batches import Positions, to_device
@@ -117,31 +116,12 @@ class PackedBert:
             queries = attention.query(asking).view(len(keys), 1, -1)
         probability = attention.dropout.p if attention.training else 0.0
         with torch.autocast(self._device.type, enabled=False):
-            if self._device.type == "cpu":
-                mixed = _mix(queries, keys, values, batch.bias, probability)
-            else:
-                mixed = self._mix_on_gpu(queries, keys, values, batch.bias, probability)
+            mixed = _mix(queries, keys, values, batch.bias, probability)
         if asking is not hidden:
             return mixed.reshape(asking.shape)
         flat = mixed.reshape(-1, mixed.shape[-1])
         gathered: torch.Tensor = _Gather.apply(flat, batch.gathered)  # type: ignore[no-untyped-call]
         return gathered.view(hidden.shape)
-
-    def _mix_on_gpu(
-        self,
-        queries: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        bias: torch.Tensor,
-        probability: float,
-    ) -> torch.Tensor:
-        """By torch's fused kernels, which want the heads as a dimension of their own."""
-        by_head = [part.unflatten(0, (-1, self._heads)) for part in (queries, keys, values, bias)]
-        queries, keys, values, bias = by_head
-        mixed = functional.scaled_dot_product_attention(
-            queries, keys, values, bias.to(keys.dtype), probability
-        )
-        return mixed.flatten(0, 1)
 
     def _by_row(self, values: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         """[T, hidden size] to [rows · H, W, hidden size / H]. What stands where a row is over does
@@ -151,11 +131,13 @@ class PackedBert:
         return spread.view(len(batch.bias), batch.bias.shape[-1], -1)
 
 
-def can_pack(network: PreTrainedModel) -> bool:
-    """Whether the network is a plain BERT encoder with a classifier on its first token."""
+def can_pack(network: PreTrainedModel, device: torch.device) -> bool:
+    """Whether the network is a plain BERT encoder with a classifier on its first token, and is to
+    run on a CPU: on a GPU, where fused kernels do better, nothing of this was measured."""
     config = network.config
     return (
-        type(network) is BertForSequenceClassification
+        device.type == "cpu"
+        and type(network) is BertForSequenceClassification
         and not config.is_decoder
         and not config.chunk_size_feed_forward
         and config.num_hidden_layers > 0

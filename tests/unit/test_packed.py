@@ -69,4 +69,4 @@ def test_other_architectures_run_as_transformers_has_them(
     model_folder: Callable[[str], Path], model_type: str
 ) -> None:
     base = load_base(model_folder(model_type))
-    assert not can_pack(build_network(base, ("no", "yes"), device=CPU, dropout=None))
+    assert not can_pack(build_network(base, ("no", "yes"), device=CPU, dropout=None), CPU)
