@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.disk import FREE_SPACE, is_disk_full
+from model.errors import InputError
 from model.run_state import Job, RunState, UnusableStateError, load_state, save_state
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,9 @@ class CheckpointPlan:
     every_s: float = 60.0
     """Seconds of training from one save to the next, and before the first."""
     resume: Path | None = None
-    """A state to go on from. An absent file is none; one that does not fit is left alone."""
+    """A state to go on from. An absent file is none."""
+    must_fit: bool = False
+    """Whether a state that this run cannot use is an error; else the run begins anew."""
     on_saved: Callable[[int], None] = _tell_nobody
     """Called after the save that a decision asked for, with the number of finished epochs."""
 
@@ -51,7 +54,10 @@ class Checkpoints:
         self._last_s = clock()
 
     def load(self) -> RunState | None:
-        """The state to go on from; None when there is none that this run may use."""
+        """The state to go on from; None when there is none that this run may use.
+
+        Raises `InputError` ``other_checkpoint`` where the plan wants one that fits.
+        """
         path = None if self._plan is None else self._plan.resume
         if path is None:
             return None
@@ -60,6 +66,9 @@ class Checkpoints:
         except FileNotFoundError:
             return None
         except (UnusableStateError, OSError) as error:
+            if self._plan is not None and self._plan.must_fit:
+                detail = f"{path} is no checkpoint of this run: {error}. Choose another file."
+                raise InputError("other_checkpoint", detail, ("checkpoint",)) from error
             self._note("checkpoint_ignored", f"{path} was not used: {error}.")
             return None
 

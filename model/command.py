@@ -188,8 +188,10 @@ def _resumable(training: Callable[..., TrainResult], path: Path) -> TrainResult:
     from model.checkpoints import CheckpointPlan
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Somebody else's state would be lost when ours replaces it.
+    plan = CheckpointPlan(path, resume=path, must_fit=True)
     with stop_on_signals() as should_stop:
-        result = training(should_stop=should_stop, checkpoint=CheckpointPlan(path, resume=path))
+        result = training(should_stop=should_stop, checkpoint=plan)
     if result.state == "stopped":
         saved = f"; the same command goes on from {path}" if path.exists() else ""
         raise KeyboardInterrupt(f"interrupted after {result.steps} steps{saved}")

@@ -69,7 +69,7 @@ def train(
     ``save``, it saves the state as it is, which may be some steps further on.
 
     Raises `TrainingError` (`nan_loss`, `out_of_memory`, `gpu_lost`) and `InputError` (a model
-    folder that cannot be used, ``max_length`` beyond the model's positions).
+    folder that cannot be used, ``max_length`` beyond the model's positions, ``other_checkpoint``).
     """
     _check_config(config)
     material = prepare(config, data, cache or TrainingCache(0))

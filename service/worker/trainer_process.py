@@ -34,10 +34,10 @@ class Exited:
 
     @property
     def reason(self) -> str:
-        """For example ``killed by SIGSEGV``."""
+        """For example ``was killed by SIGSEGV``."""
         if self.status >= 0:
             return f"exited with status {self.status}"
-        return f"killed by {signal.Signals(-self.status).name}"
+        return f"was killed by {signal.Signals(-self.status).name}"
 
     @property
     def killed(self) -> bool:

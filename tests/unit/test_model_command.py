@@ -174,6 +174,30 @@ def test_a_run_that_a_signal_ended_goes_on_from_its_checkpoint(
     assert list(state.parent.iterdir()) == []
 
 
+def test_the_checkpoint_of_another_run_is_refused_and_left_alone(
+    files: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state = tmp_path / "run.safetensors"
+    arguments = ["--train", files["train"], *QUICK, "--epochs", "3", "--checkpoint", str(state)]
+
+    def interrupted_line(epoch: int, metrics: dict[str, float]) -> str:
+        signal.raise_signal(signal.SIGINT)
+        return epoch_line(epoch, metrics)
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("model.command.epoch_line", interrupted_line)
+        assert main(arguments) == 130
+    saved = state.read_bytes()
+    assert main([*arguments, "--seed", "7"]) == 2
+    error = capsys.readouterr().err
+    assert "other_checkpoint" in error
+    assert "a run with other seed" in error
+    assert state.read_bytes() == saved
+
+
 def test_signals_work_as_before_when_a_run_is_over() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with stop_on_signals() as should_stop:

@@ -67,6 +67,20 @@ def test_a_long_wait_for_a_transaction_is_an_outage_and_counts_once(
     assert mend.calls == 1
 
 
+def test_a_process_that_should_have_asked_meanwhile_stood_still(
+    clock: HandClock, mend: Mender
+) -> None:
+    outage = Outage(clock=clock)
+    outage.longest_silence_s = 15.0
+    clock.now_s = 114.0
+    outage.over(114.0, mend)
+    assert mend.calls == 0
+    clock.now_s = 130.0
+    outage.over(130.0, mend)
+    outage.over(130.0, mend)
+    assert mend.calls == 1
+
+
 def test_a_short_hiccup_mends_nothing(clock: HandClock, mend: Mender) -> None:
     outage = Outage(clock=clock)
     outage.failed("server closed the connection")

@@ -63,7 +63,7 @@ def test_a_killed_trainer_is_heard_of_with_its_signal() -> None:
         process.kill()
         exited = process.receive(WAIT_S)
         assert isinstance(exited, Exited)
-        assert exited.reason.startswith("killed by SIGKILL")
+        assert exited.reason.startswith("was killed by SIGKILL")
         assert not process.alive
 
 
