@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from anyio import to_thread
@@ -16,7 +17,7 @@ from service.intake.models import ModelCatalogue
 from service.pages.api_docs import mount_api_docs
 from service.pages.dashboard import mount_dashboard
 from service.queue.dispatch import Dispatcher
-from service.queue.heartbeat import Heartbeat
+from service.queue.heartbeat import Heartbeat, beat_every_s
 from service.queue.reconciler import Reconciler
 from service.routes import datasets, health, leases, login, models, studies, trials, workers
 from service.routes.documented import errors
@@ -32,6 +33,9 @@ DESCRIPTION = (
     "Hyperparameter search for BERT models. Send a key as `Authorization: Bearer KEY`. "
     "Errors read `{error, detail, where}`; lists read `{items, next_cursor}`."
 )
+
+MISSED_BEATS = 3
+"""So many in a row, and a server stood still."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -97,10 +101,12 @@ def _start(context: ServerContext) -> tuple[Reconciler, Heartbeat]:
     database, settings = context.database, context.settings
     upgrade(database)
     ensure_admin_key(database, settings.admin_key_file)
+    beat_s = beat_every_s(settings.lease_s)
+    give_back = partial(give_back_downtime, beat_s=beat_s)
     with database.transaction() as session:
-        # Workers could not renew while no server ran.
-        give_back_downtime(session)
-    database.after_outage(give_back_downtime)  # nor while the database was away
+        give_back(session)  # workers could not renew while no server ran
+    # Nor while the database was away, or this process stood still and missed its beats.
+    database.after_outage(give_back, longest_silence_s=MISSED_BEATS * beat_s)
     reconciler, heartbeat = Reconciler(context), Heartbeat(database, settings.lease_s)
     reconciler.start()
     heartbeat.start()

@@ -1,6 +1,5 @@
 """Submitting a study: every check first, then all of its rows in one transaction."""
 
-import hashlib
 import json
 import logging
 from dataclasses import dataclass
@@ -76,9 +75,8 @@ def submit(context: ServerContext, spec: StudySpec, idempotency_key: str | None 
     `InputError`, or `ConflictError`: ``idempotency_conflict`` when it was another study then,
     ``study_deleted`` when that was deleted since.
     """
-    sha256 = _request_sha256(spec)
     if idempotency_key is not None:
-        known = _submitted_before(context.database, idempotency_key, sha256)
+        known = _submitted_before(context.database, idempotency_key, spec)
         if known is not None:
             return known
     checked = check(context, spec)
@@ -90,7 +88,6 @@ def submit(context: ServerContext, spec: StudySpec, idempotency_key: str | None 
         direction=checked.resolved.direction,
         model_facts=checked.model.facts,
         idempotency_key=idempotency_key,
-        request_sha256=sha256 if idempotency_key else None,
     )
     indices = None
     if needs_indices(checked.dataset):
@@ -103,18 +100,18 @@ def submit(context: ServerContext, spec: StudySpec, idempotency_key: str | None 
     return study_id
 
 
-def _request_sha256(spec: StudySpec) -> str:
+def _canonical(spec: StudySpec) -> str:
     """Equal for bodies that mean the same: order of fields and stated defaults do not matter."""
-    canonical = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return json.dumps(spec.model_dump(mode="json"), sort_keys=True)
 
 
-def _submitted_before(database: Database, key: str, sha256: str) -> str | None:
+def _submitted_before(database: Database, key: str, spec: StudySpec) -> str | None:
     with database.reading() as session:
         study = find_by_key(session, key)
     if study is None:
         return None
-    if study.request_sha256 != sha256:
+    # Read anew: a version whose spec had fewer fields may have stored it.
+    if _canonical(StudySpec.model_validate(study.spec)) != _canonical(spec):
         detail = "This Idempotency-Key came with another study before; take a fresh key."
         raise ConflictError(
             detail, code="idempotency_conflict", where=["header", "idempotency-key"]
@@ -131,8 +128,8 @@ def _store(database: Database, new: NewStudy, indices: SplitFile | None) -> str:
     except IntegrityError:
         # The same key, or the same indices, may have been committed since we looked: the first
         # is the answer, the second is there now.
-        if new.idempotency_key is not None and new.request_sha256 is not None:
-            known = _submitted_before(database, new.idempotency_key, new.request_sha256)
+        if new.idempotency_key is not None:
+            known = _submitted_before(database, new.idempotency_key, new.spec)
             if known is not None:
                 return known
         return _insert(database, new, indices)

@@ -12,7 +12,12 @@ logger = logging.getLogger(__name__)
 
 LONGEST_S = 5.0
 SHARE_OF_LEASE = 0.1
-"""A lease may be lengthened by one beat too much, so beats are short beside leases."""
+"""Each start may cost leases one beat, so beats are short beside leases."""
+
+
+def beat_every_s(lease_s: float) -> float:
+    """How often a server beats whose leases last ``lease_s``."""
+    return min(LONGEST_S, SHARE_OF_LEASE * lease_s)
 
 
 class Heartbeat:
@@ -20,7 +25,7 @@ class Heartbeat:
 
     def __init__(self, database: Database, lease_s: float) -> None:
         self._database = database
-        self._every_s = min(LONGEST_S, SHARE_OF_LEASE * lease_s)
+        self._every_s = beat_every_s(lease_s)
         self._stopping = threading.Event()
         self._failing = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)

@@ -7,12 +7,14 @@ left, and a trial's rows go only after its files.
 import logging
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
+from datetime import timedelta
 
 from service.context import ServerContext
 from service.queue.dispatch import LONGEST_LEASE
 from service.queue.study_plans import optuna_name
 from service.store import deletion
+from service.store.clock import moment
 from service.store.deletion import DeletedStudy
 
 logger = logging.getLogger(__name__)
@@ -72,7 +74,8 @@ class Purge:
 
     def _is_past_grace(self, study: DeletedStudy) -> bool:
         grace = timedelta(seconds=GRACE_LEASES * self._context.settings.lease_s)
-        return datetime.now(UTC) >= study.deleted_at + grace
+        with self._context.database.reading() as session:
+            return moment(session) >= study.deleted_at + grace
 
     def _repeat(self, remove_some: Callable[[DeletedStudy], bool], study: DeletedStudy) -> bool:
         """Whether ``remove_some`` had nothing left to do within the batches of this step."""
@@ -92,11 +95,9 @@ class Purge:
     def _remove_folder(self, trial_id: str) -> None:
         # Nobody publishes into it: that takes a running trial.
         folder = self._context.folders.artifacts / trial_id
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            if folder.exists():  # another server removes it too, and was quicker with some file
-                raise
+        while folder.exists():
+            with suppress(FileNotFoundError):  # another server was quicker with some file
+                shutil.rmtree(folder)
 
     def _delete_in_optuna(self, study: DeletedStudy) -> bool:
         """Under the study's lock: an ask that began before the deletion must not see half of it."""

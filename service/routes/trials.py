@@ -290,10 +290,14 @@ def _send(
     filename: str | None = None,
 ) -> FileResponse:
     with context.database.reading() as session:
-        trial = get_trial(session, get_study(session, study_id), number)
+        study = get_study(session, study_id)
+        trial = get_trial(session, study, number)
         artifact = get_artifact(session, trial, name)
     if artifact is None:
         detail = f"Trial {number} ({trial.state}) has no file {name}."
+        if name == MODEL and study.keep_models != "all":
+            whose = "none once the study has ended" if study.keep_models == "none" else "the best"
+            detail += f" Of models the study keeps {whose} (checkpoint.keep)."
         raise NotFoundError(detail, code=missing)
     path = context.folders.artifact(artifact.trial_id, artifact.attempt, artifact.name)
     if not path.is_file():

@@ -113,7 +113,12 @@ def _keeps_model(session: Session, study: Study) -> ColumnElement[bool]:
         kept = and_(Trial.state == "completed", Trial.value.is_not(None))
     else:
         best = best_trial(session, study)
-        kept = Trial.id == best.id if best is not None else false()
+        if best is None:
+            kept = false()
+        elif session.get(Artifact, (best.id, best.attempt, MODEL_ARTIFACT)) is None:
+            kept = Trial.state == "completed"  # its upload failed: an earlier best is all there is
+        else:
+            kept = Trial.id == best.id
     return and_(or_(under_way, evaluated, kept), Trial.attempt == Artifact.attempt)
 
 

@@ -40,10 +40,14 @@ class Database:
         self._mend: Mend | None = None
         event.listen(self.engine, "handle_error", self._note_failure)
 
-    def after_outage(self, mend: Mend) -> None:
+    def after_outage(self, mend: Mend, *, longest_silence_s: float) -> None:
         """When the database was away and is back, ``mend(session)`` runs and is committed before
-        any other transaction of this process."""
+        any other transaction of this process.
+
+        A process that has no transaction for ``longest_silence_s`` was away itself.
+        """
         self._mend = mend
+        self._outage.longest_silence_s = longest_silence_s
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:

@@ -6,12 +6,13 @@ what Optuna and browsers know by id is never mistaken for another study.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, CursorResult, delete, exists, select, update
 from sqlalchemy.orm import Session
 
+from service.store.clock import moment
 from service.store.completion import cancel_study
 from service.store.lifecycle import lock_present
 from service.store.moves import lock_study
@@ -53,7 +54,7 @@ def delete_study(session: Session, study_id: str) -> Study:
     study = lock_present(session, study_id)
     if study.state not in STUDY_ENDED:
         cancel_study(session, study)
-    study.deleted_at = datetime.now(UTC)
+    study.deleted_at = moment(session)
     # Optuna will hear of the whole study's end instead.
     session.execute(
         update(Trial)
@@ -117,7 +118,7 @@ def mark_purged(session: Session, study_id: str) -> None:
     study = lock_study(session, study_id)
     for table in (StudyLabel, StudyExtension):
         _delete(session, table, table.study_id == study_id)
-    study.purged_at = datetime.now(UTC)
+    study.purged_at = moment(session)
 
 
 def _delete(session: Session, table: type, chosen: ColumnElement[bool]) -> int:

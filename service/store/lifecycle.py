@@ -101,7 +101,10 @@ def _lock_open(session: Session, study_id: str) -> Study:
 
 
 def _ended(study: Study) -> ConflictError:
-    return ConflictError(f"The study has ended: it is {study.state}.", code="study_ended")
+    detail = f"The study has ended as {study.state}, which nothing can follow; submit a new one."
+    if study.state == "completed":
+        detail = "The study has completed; extend it to run more trials."
+    return ConflictError(detail, code="study_ended")
 
 
 def _extended_before(session: Session, study: Study, key: str, add_trials: int) -> bool:

@@ -1,9 +1,11 @@
 """Notes how long the database was away, since nobody could renew a lease meanwhile.
 
-Away is what it looks like from here: it refused, did not answer, or kept a transaction waiting.
+Away is what it looks like from here: it refused, did not answer, or kept a transaction waiting; or
+nobody here asked, since this process, or the whole machine, stood still.
 """
 
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -41,10 +43,17 @@ def is_unavailable(error: BaseException | None) -> bool:
     return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
 
 
+def since_boot_s() -> float:
+    """Goes on while the machine sleeps, as Linux's `time.monotonic` does not."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class Outage:
     """Thread-safe; one per database of a process."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, clock: Callable[[], float] = since_boot_s) -> None:
+        self.longest_silence_s = math.inf
+        """Without a transaction for longer, this process stood still."""
         self._clock = clock
         self._lock = threading.Lock()
         self._away = False
@@ -67,8 +76,9 @@ class Outage:
         """
         with self._lock:
             now = self._clock()
-            since = self._last_contact if self._away else max(asked_at, self._last_contact)
-            away_s = now - since
+            stood_still = now - self._last_contact > self.longest_silence_s
+            away = self._away or stood_still
+            away_s = now - (self._last_contact if away else max(asked_at, self._last_contact))
             if away_s >= NOTICED_S:
                 mend()
                 logger.warning("the database is back after %.0f s", away_s)

@@ -1,8 +1,8 @@
 """When a server last ran, so that a lease counts only the time in which it could be renewed.
 
-A server that starts gives every lease the time back that passed since then, and no more: each keeps
-its age among the others. Full leases instead would keep a dead worker's trial from ever being taken
-back by servers that restart more often than leases last.
+A server that starts gives every lease the time back that it surely was away for, and no more: each
+keeps its age among the others. Full leases instead, or time in which a server may still have run,
+would keep a dead worker's trial from ever being taken back by servers that restart often.
 """
 
 from sqlalchemy import case, select, update
@@ -22,11 +22,14 @@ def beat(session: Session) -> None:
     session.execute(update(ServerPulse).values(beaten_at=clock))
 
 
-def give_back_downtime(session: Session) -> None:
-    """Lengthen every lease by the time since the last beat, to a whole one at most, and beat."""
+def give_back_downtime(session: Session, *, beat_s: float) -> None:
+    """Lengthen every lease by the time that no server ran, to a whole one at most, and beat.
+
+    For up to ``beat_s`` after its last beat a server may have run; that time is not given back.
+    """
     pulse = session.get_one(ServerPulse, ONLY, with_for_update=ROW_LOCK)
     now = now_s(session)
-    later = Trial.lease_expires_at + max(0.0, now - pulse.beaten_at)
+    later = Trial.lease_expires_at + max(0.0, now - pulse.beaten_at - beat_s)
     whole = now + (
         select(Attempt.lease_s)
         .where(Attempt.trial_id == Trial.id, Attempt.attempt == Trial.attempt)

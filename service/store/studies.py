@@ -29,7 +29,6 @@ class NewStudy:
     direction: Direction
     model_facts: dict[str, Any]
     idempotency_key: str | None = None
-    request_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,6 @@ def insert_study(session: Session, new: NewStudy) -> Study:
         priority=spec.priority,
         seed=spec.seed,
         idempotency_key=new.idempotency_key,
-        request_sha256=new.request_sha256,
         created_at=datetime.now(UTC),
     )
     session.add(study)

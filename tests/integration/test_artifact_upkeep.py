@@ -230,6 +230,20 @@ def test_a_model_that_waits_for_its_result_is_not_taken_away(worker: Worker, kee
     assert worker.files(quick) == (["1/model.zip"] if keep == "all" else [])
 
 
+def test_the_best_model_there_is_stays_when_that_of_a_better_trial_was_not_stored(
+    worker: Worker,
+) -> None:
+    make_study(worker.context.database, n_trials=3, max_parallel=3)
+    first, better, last = worker.claim("a"), worker.claim("b"), worker.claim("c")
+    worker.upload(first, "model.zip")
+    worker.finish(first, 0.5)
+    worker.finish(better, 0.7)  # its upload failed
+    assert worker.files(first, better) == ["1/model.zip"]
+    worker.upload(last, "model.zip")
+    worker.finish(last, 0.9)
+    assert worker.files(first, better) == []
+
+
 def test_a_model_under_evaluation_outlives_a_better_one(worker: Worker) -> None:
     database = worker.context.database
     study_id = make_study(database, n_trials=1, test_rows=True)

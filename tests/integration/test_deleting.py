@@ -1,10 +1,11 @@
 """A deleted study is gone at once for people, and after a while from disk and database."""
 
 import pkgutil
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,26 @@ def test_a_worker_of_a_deleted_study_is_told_to_stop_and_can_store_nothing(api: 
     assert api.client.post("/v1/leases", json=body).status_code == 204
 
 
+def test_the_grace_is_counted_by_the_databases_clock(
+    server: QueueServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_id = make_study(server.database, n_trials=1)
+    lease = server.claim()
+
+    class HourSlow(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) - timedelta(hours=1)
+
+    with monkeypatch.context() as patch:  # one server of several
+        for module in (deletion, purge):
+            patch.setattr(module, "datetime", HourSlow, raising=False)
+        delete_study(server.context, study_id)
+    server.reconciler.step()
+    with pytest.raises(LeaseLostError):
+        server.dispatcher.finish(lease.trial_id, 1, result_request())
+
+
 def test_within_the_grace_a_late_worker_hears_409_after_the_files_are_gone(
     server: QueueServer,
 ) -> None:
@@ -387,6 +408,26 @@ def test_servers_that_die_at_every_step_of_it_leave_what_the_next_one_finishes(
     assert server.reconciler.step().purged == 1
     assert rows_of(server, study_id) == {}
     assert server.optuna_states(study_id) == {}
+    assert not list(server.context.folders.artifacts.iterdir())
+
+
+def test_a_server_whose_files_another_one_removes_meanwhile_goes_on(
+    server: QueueServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_id = make_finished(server)
+    make_newer(server)
+    delete_study(server.context, study_id)
+    let_grace_pass(server)
+    remove, overtaken = shutil.rmtree, list[Path]()
+
+    def rmtree(folder: Path) -> None:
+        if folder not in overtaken:  # by a server that was quicker with some file in it
+            overtaken.append(folder)
+            raise FileNotFoundError
+        remove(folder)
+
+    monkeypatch.setattr("service.queue.purge.shutil.rmtree", rmtree)
+    assert server.reconciler.step().purged == 1
     assert not list(server.context.folders.artifacts.iterdir())
 
 

@@ -2,11 +2,16 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from builders import EPOCH_TIME, make_study
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError
 
+from service.store import schema
 from service.store.database import Database
 from service.store.schema import (
     VERSION_TABLE,
@@ -15,7 +20,7 @@ from service.store.schema import (
     head_revision,
     upgrade,
 )
-from service.store.tables import Base
+from service.store.tables import Base, Study
 from studies.optuna_adapter import OptunaAdapter
 
 
@@ -54,6 +59,40 @@ def test_a_second_upgrade_changes_nothing(empty_database: Database) -> None:
     upgrade(empty_database)
     with empty_database.reading() as session:
         assert session.scalar(text("SELECT count(*) FROM api_key")) == 1
+
+
+def migrate_to(database: Database, revision: str) -> None:
+    folder = Path(schema.__file__).parent / "migrations"
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    config.set_main_option("path_separator", "os")
+    with database.transaction() as session:
+        config.attributes["connection"] = session.connection()
+        command.downgrade(config, revision)
+
+
+def test_a_running_study_of_the_first_version_goes_on_with_the_time_it_has_used(
+    empty_database: Database,
+) -> None:
+    upgrade(empty_database)
+    study_ids = {state: make_study(empty_database) for state in ("running", "queued", "completed")}
+    migrate_to(empty_database, "0001")
+    with empty_database.transaction() as session:
+        for state, study_id in study_ids.items():
+            began = "2026-01-01 00:00:00.000000" if state != "queued" else None
+            values = {"id": study_id, "state": state, "began": began}
+            session.execute(
+                text("UPDATE study SET state = :state, started_at = :began WHERE id = :id"), values
+            )
+    upgrade(empty_database)
+    assert differences(empty_database) == []
+    with empty_database.reading() as session:
+        clocks = {
+            state: session.get_one(Study, study_id).clock_started_at
+            for state, study_id in study_ids.items()
+        }
+    began_s = EPOCH_TIME.timestamp()  # 2026-01-01, as seconds since 1970
+    assert clocks == {"running": began_s, "queued": None, "completed": None}
 
 
 def test_optunas_tables_beside_ours_disturb_neither(empty_database: Database) -> None:

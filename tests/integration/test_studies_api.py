@@ -122,6 +122,17 @@ def test_the_same_idempotency_key_gives_the_same_study_and_another_body_a_confli
     assert api.stored_rows()["trial"] == 20
 
 
+def test_a_study_that_an_earlier_version_stored_is_known_by_its_key(api: ApiServer) -> None:
+    spec = {"name": "tickets", "dataset": api.upload()}
+    headers = {"Idempotency-Key": "run-1"}
+    study = api.client.post("/v1/studies", json=spec, headers=headers).json()
+    with api.context.database.transaction() as session:  # whose specs had fewer fields
+        stored = session.get_one(Study, study["id"])
+        stored.spec = {name: stored.spec[name] for name in stored.spec if name != "checkpoint"}
+    again = api.client.post("/v1/studies", json=spec, headers=headers)
+    assert (again.status_code, again.json()["id"]) == (201, study["id"])
+
+
 def test_submissions_with_one_key_at_once_make_one_study(api: ApiServer) -> None:
     spec = {"name": "tickets", "dataset": api.upload(), "budget": {"n_trials": 3}}
     start = threading.Barrier(8)

@@ -24,8 +24,10 @@ def upgrade() -> None:
     op.add_column(
         "study", sa.Column("time_used_s", seconds, nullable=False, server_default=sa.text("0"))
     )
+    _go_on_counting()
     op.add_column("study", sa.Column("last_claimed_at", seconds, nullable=True))
     op.add_column("study", sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True))
+    op.drop_column("study", "request_sha256")  # it changed with every field that a spec gets
     op.add_column("trial", sa.Column("leased_since", seconds, nullable=True))
     op.add_column(
         "trial", sa.Column("time_used_s", seconds, nullable=False, server_default=sa.text("0"))
@@ -55,11 +57,24 @@ def upgrade() -> None:
     op.create_index("event_by_trial", "event", ["trial_id"])
 
 
+def _go_on_counting() -> None:
+    """The time that running studies have used of their `timeout_s` is not given to them again."""
+    study = sa.table(
+        "study",
+        sa.column("state", sa.String),
+        sa.column("started_at", sa.DateTime(timezone=True)),
+        sa.column("clock_started_at", sa.Float(53)),
+    )
+    since = sa.cast(sa.extract("epoch", study.c.started_at), sa.Float(53))
+    op.execute(study.update().where(study.c.state == "running").values(clock_started_at=since))
+
+
 def downgrade() -> None:
     op.drop_index("event_by_trial", "event")
     op.drop_index("trial_by_evaluated", "trial")
     op.drop_table("server_pulse")
     op.drop_table("study_extension")
+    op.add_column("study", sa.Column("request_sha256", sa.String(length=64), nullable=True))
     op.drop_column("worker", "stopped_at")
     for column in ("time_used_s", "leased_since"):
         op.drop_column("trial", column)
