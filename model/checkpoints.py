@@ -35,6 +35,8 @@ class CheckpointPlan:
     """Whether a state that this run cannot use is an error; else the run begins anew."""
     on_saved: Callable[[int], None] = _tell_nobody
     """Called after the save that a decision asked for, with the number of finished epochs."""
+    on_resumed: Callable[[int], None] = _tell_nobody
+    """Called before the first epoch is reported again, with the number of finished epochs."""
 
 
 class Checkpoints:
@@ -62,7 +64,7 @@ class Checkpoints:
         if path is None:
             return None
         try:
-            return load_state(path, self._job)
+            state = load_state(path, self._job)
         except FileNotFoundError:
             return None
         except (UnusableStateError, OSError) as error:
@@ -71,6 +73,9 @@ class Checkpoints:
                 raise InputError("other_checkpoint", detail, ("checkpoint",)) from error
             self._note("checkpoint_ignored", f"{path} was not used: {error}.")
             return None
+        if self._plan is not None:
+            self._plan.on_resumed(state.epoch)
+        return state
 
     def due(self) -> bool:
         """Whether the plan's time since the last save, or the last attempt at one, is over."""

@@ -12,6 +12,7 @@ from service.settings import Settings
 from service.store import leases
 from service.store.completion import beats, best_trial
 from service.store.database import Database
+from service.store.moves import note_resumed
 from service.store.results import finite, write_epochs
 from service.store.tables import Study, Trial
 from service.store.trials import last_epochs
@@ -54,6 +55,8 @@ class Renewer:
                 over = self._answer("cancel", self._settings.lease_s, datetime.now(UTC))
                 return Renewal(over, trial)
             write_epochs(session, trial, request.reports)
+            if request.resumed_from_epoch is not None:
+                note_resumed(session, trial, request.resumed_from_epoch)
             lease_s, expires_at = leases.extend(session, self._clock, trial)
             study = session.get_one(Study, trial.study_id)
             keep = _keeps_model(session, study, trial, request.value)

@@ -93,6 +93,12 @@ def fail_trial(session: Session, trial: Trial, code: str, detail: str) -> None:
     move_trial(session, trial, "failed", code=code)
 
 
+def note_resumed(session: Session, trial: Trial, finished_epochs: int) -> None:
+    """Write that the trial's present attempt took over what an earlier one had finished."""
+    attempt = session.get_one(Attempt, (trial.id, trial.attempt))
+    attempt.info = {**(attempt.info or {}), "resumed_from_epoch": finished_epochs}
+
+
 def close_attempt(
     session: Session, trial: Trial, outcome: str, info: dict[str, Any] | None = None
 ) -> None:
@@ -103,5 +109,5 @@ def close_attempt(
     attempt = session.get(Attempt, (trial.id, trial.attempt), populate_existing=True)
     if attempt is not None:
         attempt.outcome = outcome
-        attempt.info = info
+        attempt.info = {**(attempt.info or {}), **(info or {})} or None
         attempt.ended_at = datetime.now(UTC)

@@ -32,6 +32,7 @@ from service.worker.pipe import (
     Finished,
     Keep,
     Kept,
+    Resumed,
     Saved,
     Stop,
     Train,
@@ -153,6 +154,8 @@ class LeaseRun:
             if isinstance(said, Epoch):
                 decision = self._report(said)
                 self._trainer.send(Decide(job=self._job, decision=decision))
+            elif isinstance(said, Resumed):
+                self._note_resumed(said)
             elif isinstance(said, Saved):
                 # The trainer goes on meanwhile; its next report waits for us.
                 self._uploads.send(f"checkpoint-{said.epochs}.safetensors", self._checkpoint.path)
@@ -160,6 +163,11 @@ class LeaseRun:
                 if said.value is None:
                     raise JobFailedError("trainer_error", "The run ended early.", retry=True)
                 return said, decision == "stop"
+
+    def _note_resumed(self, resumed: Resumed) -> None:
+        """Tell the server at once: a person who restarted something wants to know."""
+        self._log.write(f"resumed, epochs done: {resumed.epochs}")
+        self._hold.renew(RenewRequest(resumed_from_epoch=resumed.epochs))
 
     def _job_message(self, files: LeaseFiles) -> Train | Evaluate:
         lease = self._lease
@@ -241,7 +249,7 @@ class LeaseRun:
         self.busy = True
         self._trainer.send(message)
 
-    def _next(self) -> Epoch | Saved | Finished | Kept:
+    def _next(self) -> Resumed | Epoch | Saved | Finished | Kept:
         """Wait for the trainer's next word about this job."""
         while True:
             message = self._trainer.receive()
@@ -255,7 +263,10 @@ class LeaseRun:
             if isinstance(message, Failed) and message.job == self._job:
                 raise self._failure(message)
             # Otherwise nobody's, or a late word about an earlier job.
-            if isinstance(message, Epoch | Saved | Finished | Kept) and message.job == self._job:
+            if (
+                isinstance(message, Resumed | Epoch | Saved | Finished | Kept)
+                and message.job == self._job
+            ):
                 return message
 
     def _death(self, exited: Exited) -> JobFailedError | TrainerExitedError:

@@ -115,6 +115,16 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed:
+    """The job goes on from `Train.resume_path`; said before the first `Epoch`."""
+
+    type: Literal["resumed"] = "resumed"
+    job: str
+    epochs: int
+    """Epochs finished in it, which are reported again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
     """A checkpoint stands at `Train.checkpoint_path`; said after a decision `save`."""
 
@@ -158,7 +168,7 @@ class Failed:
 
 
 ToTrainer = Train | Evaluate | Decide | Keep | Stop
-FromTrainer = Ready | Epoch | Saved | Finished | Kept | Failed
+FromTrainer = Ready | Resumed | Epoch | Saved | Finished | Kept | Failed
 
 _to_trainer: TypeAdapter[ToTrainer] = TypeAdapter(Annotated[ToTrainer, Field(discriminator="type")])
 _from_trainer: TypeAdapter[FromTrainer] = TypeAdapter(

@@ -22,8 +22,8 @@ from model.errors import InputError, TrainingError
 from model.splits import read_rows
 from service.worker.pipe import Evaluate, Finished, SplitFile, Train
 from service.worker.trainer_loop import (
+    OnCheckpoint,
     OnEpoch,
-    OnSaved,
     ShouldStop,
     TrainerOptions,
     finite,
@@ -74,7 +74,13 @@ class ModelRunner:
         )
 
     def train(
-        self, job: Train, *, on_epoch: OnEpoch, should_stop: ShouldStop, on_saved: OnSaved
+        self,
+        job: Train,
+        *,
+        on_epoch: OnEpoch,
+        should_stop: ShouldStop,
+        on_resumed: OnCheckpoint,
+        on_saved: OnCheckpoint,
     ) -> Finished:
         from model.training import train
 
@@ -90,7 +96,7 @@ class ModelRunner:
             on_epoch=report,
             should_stop=should_stop,
             cache=self._cache,
-            checkpoint=checkpoint_plan(job, on_saved),
+            checkpoint=checkpoint_plan(job, on_resumed, on_saved),
         )
         self._last = result
         if result.best is not None:
@@ -173,7 +179,9 @@ def train_config(fields: dict[str, Any]) -> TrainConfig:
         raise InputError("unknown_setting", detail, ("config",)) from error
 
 
-def checkpoint_plan(job: Train, on_saved: OnSaved) -> "CheckpointPlan | None":
+def checkpoint_plan(
+    job: Train, on_resumed: OnCheckpoint, on_saved: OnCheckpoint
+) -> "CheckpointPlan | None":
     from model.training import CheckpointPlan
 
     if job.checkpoint_path is None:
@@ -182,6 +190,7 @@ def checkpoint_plan(job: Train, on_saved: OnSaved) -> "CheckpointPlan | None":
         path=Path(job.checkpoint_path),
         every_s=job.checkpoint_s,
         resume=None if job.resume_path is None else Path(job.resume_path),
+        on_resumed=on_resumed,
         on_saved=on_saved,
     )
 

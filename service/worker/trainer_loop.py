@@ -32,6 +32,7 @@ from service.worker.pipe import (
     Keep,
     Kept,
     Ready,
+    Resumed,
     Saved,
     Stop,
     ToTrainer,
@@ -70,8 +71,9 @@ RETRIED = frozenset({"disk_full", "gpu_lost"})
 OnEpoch = Callable[[int, dict[str, float]], Decision]
 """``on_epoch(epoch, metrics)`` reports an epoch (0-based) and waits for the decision."""
 ShouldStop = Callable[[], Stopping]
-OnSaved = Callable[[int], None]
-"""``on_saved(epochs)``: a checkpoint with so many finished epochs was written as decided."""
+OnCheckpoint = Callable[[int], None]
+"""``on_resumed(epochs)``: the job goes on from a checkpoint with so many finished epochs;
+``on_saved(epochs)``: one was written as decided."""
 
 
 class Runner(Protocol):
@@ -80,7 +82,13 @@ class Runner(Protocol):
     def device(self) -> Device: ...
 
     def train(
-        self, job: Train, *, on_epoch: OnEpoch, should_stop: ShouldStop, on_saved: OnSaved
+        self,
+        job: Train,
+        *,
+        on_epoch: OnEpoch,
+        should_stop: ShouldStop,
+        on_resumed: OnCheckpoint,
+        on_saved: OnCheckpoint,
     ) -> Finished: ...
 
     def evaluate(self, job: Evaluate) -> Finished: ...
@@ -137,6 +145,7 @@ class Trainer:
             command,
             on_epoch=on_epoch,
             should_stop=lambda: self._commands.stopping(command.job),
+            on_resumed=lambda epochs: self._say(Resumed(job=command.job, epochs=epochs)),
             on_saved=lambda epochs: self._say(Saved(job=command.job, epochs=epochs)),
         )
 

@@ -118,6 +118,8 @@ class RenewRequest(Request):
 
     reports: list[EpochMetrics] = []
     value: float | None = None
+    resumed_from_epoch: Count | None = None
+    """Said once, when training goes on from a checkpoint: the epochs that were finished in it."""
 
 
 Action = Literal["continue", "prune", "cancel", "pause", "keep_model"]

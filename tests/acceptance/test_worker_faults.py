@@ -55,6 +55,8 @@ def test_sigterm_saves_a_checkpoint_and_the_next_lease_of_the_trial_resumes(
     trial, end, result = server.end()
     assert (trial, end, result["state"]) == ("t1", "result", "completed")
     assert result["info"]["resumed_from_epoch"] == 1
+    told = [body["resumed_from_epoch"] for body in server.renewals]
+    assert [epoch for epoch in told if epoch is not None] == [1]  # before it had a result
     assert server.epochs() == [0, 0, 1, 2]  # the new attempt's record is whole
     assert result["value"] == pytest.approx(0.3)
 

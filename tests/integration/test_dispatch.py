@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import (
@@ -252,6 +253,30 @@ def epochs(server: QueueServer) -> dict[tuple[int, str], float | None]:
     with server.database.reading() as session:
         rows = session.execute(select(EpochMetric.epoch, EpochMetric.metric, EpochMetric.value))
         return {(row.epoch, row.metric): row.value for row in rows}
+
+
+def test_what_an_attempt_resumed_from_is_known_while_it_runs_and_however_it_ends(
+    server: QueueServer,
+) -> None:
+    make_study(server.database, n_trials=1)
+
+    def info(attempt: int) -> Any:
+        with server.database.reading() as session:
+            return session.get_one(Attempt, (lease.trial_id, attempt)).info
+
+    lease = server.claim()
+    renewal = RenewRequest(resumed_from_epoch=2)
+    server.dispatcher.renew(lease.trial_id, 1, renewal)
+    assert info(1) == {"resumed_from_epoch": 2}
+    server.let_leases_lapse()
+    server.reconciler.step()
+    assert info(1) == {"resumed_from_epoch": 2, "reason": "the lease lapsed"}
+
+    server.claim("other")
+    server.dispatcher.renew(lease.trial_id, 2, RenewRequest())
+    assert info(2) is None
+    server.dispatcher.finish(lease.trial_id, 2, result_request(0.5, info={"seconds": 1.0}))
+    assert info(2) == {"seconds": 1.0}
 
 
 def test_an_epoch_is_stored_once_however_often_it_is_reported(server: QueueServer) -> None:

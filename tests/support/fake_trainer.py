@@ -18,8 +18,8 @@ from model.errors import InputError, TrainingError
 from service.worker.checkpoints import finished_epochs
 from service.worker.pipe import Evaluate, Finished, Train
 from service.worker.trainer_loop import (
+    OnCheckpoint,
     OnEpoch,
-    OnSaved,
     ShouldStop,
     TrainerOptions,
     run_trainer,
@@ -37,11 +37,19 @@ class FakeRunner:
         return Device(kind="cpu", name="fake", versions={"fake": "1"})
 
     def train(
-        self, job: Train, *, on_epoch: OnEpoch, should_stop: ShouldStop, on_saved: OnSaved
+        self,
+        job: Train,
+        *,
+        on_epoch: OnEpoch,
+        should_stop: ShouldStop,
+        on_resumed: OnCheckpoint,
+        on_saved: OnCheckpoint,
     ) -> Finished:
         self._job = job
         print("this line must not reach the pipe")
         resumed = None if job.resume_path is None else finished_epochs(Path(job.resume_path))
+        if resumed is not None:
+            on_resumed(resumed)
         value, done = 0.0, 0
         for epoch in range(int(job.config["epochs"] or 1)):
             if epoch >= (resumed or 0):  # else it only reports again

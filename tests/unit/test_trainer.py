@@ -23,7 +23,11 @@ from service.worker.trainer_loop import TrainerOptions
 
 LABELS = ["no", "yes"]
 ROWS = 48
-UNDISTURBED: dict[str, Any] = {"should_stop": lambda: "no", "on_saved": lambda _: None}
+UNDISTURBED: dict[str, Any] = {
+    "should_stop": lambda: "no",
+    "on_resumed": lambda _: None,
+    "on_saved": lambda _: None,
+}
 
 
 @pytest.fixture
@@ -152,6 +156,7 @@ def test_a_stopped_job_is_resumed_from_its_checkpoint_to_the_same_figures(
     path = str(tmp_path / "state.safetensors")
     seen: list[int] = []
     saved: list[int] = []
+    taken_over: list[int] = []
 
     def save(epoch: int, _: dict[str, float]) -> Any:
         seen.append(epoch)
@@ -162,14 +167,19 @@ def test_a_stopped_job_is_resumed_from_its_checkpoint_to_the_same_figures(
         replace(job, checkpoint_path=path),
         on_epoch=save,
         should_stop=lambda: next(stop_after, "after_saving"),  # type: ignore[arg-type]
+        on_resumed=taken_over.append,
         on_saved=saved.append,
     )
+    assert taken_over == []
     assert (seen, saved, stopped.info["steps"]) == ([0], [1], 6)
     assert finished_epochs(Path(path)) == 1
 
     resumed = runner.train(
-        replace(job, checkpoint_path=path, resume_path=path), on_epoch=save, **UNDISTURBED
+        replace(job, checkpoint_path=path, resume_path=path),
+        on_epoch=save,
+        **{**UNDISTURBED, "on_resumed": taken_over.append},
     )
+    assert taken_over == [1]
     assert seen == [0, 0, 1]
     assert resumed.info["resumed_from_epoch"] == 1
     assert resumed.info["problems"] == []
