@@ -24,7 +24,7 @@ demo: $(READY)  ## Train a real study on the example data and print the best con
 test: $(READY)  ## Every test: unit, integration (SQLite and PostgreSQL), acceptance (processes, browser)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
-chaos: $(READY)  ## Faults of real processes for as long as the README's figures took: half an hour
+chaos: $(READY)  ## Faults of real processes for as long as the README's figures took: a quarter of an hour
 	BERTUNE_CHAOS=long $(BIN)/python -m pytest tests/chaos
 
 unit: $(READY)  ## The tests that need no database and no process: seconds
