@@ -364,7 +364,7 @@ def test_a_hold_renews_on_its_own(link: Answers, requests: list[httpx.Request]) 
     answers = [renewed(renew_s=0.02), renewed(renew_s=0.02), error(409)]
     with LeaseHold(link(*answers), hasty, lambda _: third.set()):
         assert third.wait(10)
-    assert bodies(requests[:1]) == [{"reports": [], "value": None}]
+    assert bodies(requests[:1]) == [{"reports": [], "value": None, "resumed_from_epoch": None}]
     assert requests[0].url.path == "/v1/leases/t1/2"
 
 
