@@ -40,7 +40,7 @@ TRAIN = Train(
     predictions_path="/work/predictions.csv",
     checkpoint_path="/cache/checkpoints/t1/state.safetensors",
     checkpoint_s=0.5,
-    resume_path="/work/resume.safetensors",
+    resume_path="/cache/resume.safetensors",
 )
 TO_TRAINER: list[ToTrainer] = [
     TRAIN,
