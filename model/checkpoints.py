@@ -60,21 +60,20 @@ class Checkpoints:
 
         Raises `InputError` ``other_checkpoint`` where the plan wants one that fits.
         """
-        path = None if self._plan is None else self._plan.resume
-        if path is None:
+        plan = self._plan
+        if plan is None or plan.resume is None:
             return None
         try:
-            state = load_state(path, self._job)
+            state = load_state(plan.resume, self._job)
         except FileNotFoundError:
             return None
         except (UnusableStateError, OSError) as error:
-            if self._plan is not None and self._plan.must_fit:
-                detail = f"{path} is no checkpoint of this run: {error}. Choose another file."
+            if plan.must_fit:
+                detail = f"{plan.resume} is no checkpoint of this run: {error}. Choose another."
                 raise InputError("other_checkpoint", detail, ("checkpoint",)) from error
-            self._note("checkpoint_ignored", f"{path} was not used: {error}.")
+            self._note("checkpoint_ignored", f"{plan.resume} was not used: {error}.")
             return None
-        if self._plan is not None:
-            self._plan.on_resumed(state.epoch)
+        plan.on_resumed(state.epoch)
         return state
 
     def due(self) -> bool:

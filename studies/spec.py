@@ -125,7 +125,7 @@ class Budget(Document):
     n_trials: StrictInt = Field(20, ge=1, le=100_000)
     max_parallel: StrictInt = Field(1, ge=1, le=10_000)
     timeout_s: float | None = Field(None, gt=0, le=1e9)
-    """After it no trial begins; running ones end. Time in pause does not count."""
+    """After it no trial begins; running ones finish. Time in pause does not count."""
     trial_timeout_s: float | None = Field(None, gt=0, le=1e9)
     """A trial that trains for longer, over all its attempts, fails with `trial_timeout`."""
 

@@ -6,9 +6,11 @@ left, and a trial's rows go only after its files.
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+
+from sqlalchemy.orm import Session
 
 from service.context import ServerContext
 from service.queue.dispatch import LONGEST_LEASE
@@ -16,6 +18,9 @@ from service.queue.study_plans import optuna_name
 from service.store import deletion
 from service.store.clock import moment
 from service.store.deletion import DeletedStudy
+
+Choose = Callable[[Session, str], Sequence[str]]
+Forget = Callable[[Session, str, Sequence[str]], None]
 
 logger = logging.getLogger(__name__)
 
@@ -82,14 +87,18 @@ class Purge:
         return any(not remove_some(study) for _ in range(BATCHES_AT_ONCE))
 
     def _remove_files(self, study: DeletedStudy) -> bool:
+        return self._remove_some(study, deletion.trials_with_files, deletion.forget_artifacts)
+
+    def _remove_some(self, study: DeletedStudy, choose: Choose, forget: Forget) -> bool:
+        """Remove the folders of some trials, then rows of theirs; whether there were any."""
         database = self._context.database
         with database.reading() as session:
-            trial_ids = deletion.trials_with_files(session, study.id)
+            trial_ids = choose(session, study.id)
         for trial_id in trial_ids:
             self._remove_folder(trial_id)
         if trial_ids:
             with database.transaction() as session:
-                deletion.forget_artifacts(session, study.id, trial_ids)
+                forget(session, study.id, trial_ids)
         return bool(trial_ids)
 
     def _remove_folder(self, trial_id: str) -> None:
@@ -109,12 +118,4 @@ class Purge:
             return deletion.forget_events(session, study.id) > 0
 
     def _forget_trials(self, study: DeletedStudy) -> bool:
-        database = self._context.database
-        with database.reading() as session:
-            trial_ids = deletion.some_trials(session, study.id)
-        for trial_id in trial_ids:
-            self._remove_folder(trial_id)
-        if trial_ids:
-            with database.transaction() as session:
-                deletion.forget_trials(session, study.id, trial_ids)
-        return bool(trial_ids)
+        return self._remove_some(study, deletion.some_trials, deletion.forget_trials)

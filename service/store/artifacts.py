@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session, aliased
 from service.store.completion import MODEL_ARTIFACT, best_trial
 from service.store.tables import Artifact, Study, Trial
 from studies.states import STUDY_ENDED, TRIAL_ENDED
+from studies.wire.leases import CHECKPOINT_PREFIX, CHECKPOINT_SUFFIX
 
 LOG_ARTIFACT = "train.log"
 """Kept of every attempt: it says why one ended badly."""
-CHECKPOINT_PREFIX, CHECKPOINT_SUFFIX = "checkpoint-", ".safetensors"
 OPEN = ("queued", "running")
 DROPPED_AT_ONCE = 2_000
 """Rows that one transaction drops at most."""

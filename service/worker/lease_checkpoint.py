@@ -6,7 +6,7 @@ from pathlib import Path
 from service.worker.checkpoints import finished_epochs
 from service.worker.files import BadDownloadError, Download, fetch_checked
 from service.worker.server_link import RefusedError
-from studies.wire.leases import Lease, RemoteFile
+from studies.wire.leases import Lease, RemoteFile, checkpoint_name
 
 log = logging.getLogger(__name__)
 
@@ -60,4 +60,4 @@ class LeaseCheckpoint:
         epochs = finished_epochs(self.path)
         if self._lease.checkpoint is None or epochs is None:
             return None
-        return f"checkpoint-{epochs}.safetensors"
+        return checkpoint_name(epochs)

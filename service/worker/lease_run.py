@@ -39,7 +39,7 @@ from service.worker.pipe import (
 )
 from service.worker.server_link import RefusedError, ServerLink
 from service.worker.trainer_process import Exited, TrainerProcess
-from studies.wire.leases import EpochMetrics, RenewRequest, ResultRequest
+from studies.wire.leases import EpochMetrics, RenewRequest, ResultRequest, checkpoint_name
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class LeaseRun:
                 self._note_resumed(said)
             elif isinstance(said, Saved):
                 # The trainer goes on meanwhile; its next report waits for us.
-                self._uploads.send(f"checkpoint-{said.epochs}.safetensors", self._checkpoint.path)
+                self._uploads.send(checkpoint_name(said.epochs), self._checkpoint.path)
             elif isinstance(said, Finished):
                 if said.value is None:
                     raise JobFailedError("trainer_error", "The run ended early.", retry=True)

@@ -13,6 +13,7 @@ from model.config import Scalar
 from studies.wire.base import Answer, Request, Utc
 
 PRINTABLE = r"^[^\x00-\x1f]+$"
+CHECKPOINT_PREFIX, CHECKPOINT_SUFFIX = "checkpoint-", ".safetensors"
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -83,6 +84,11 @@ class CheckpointUpload(Answer):
     """Upload a checkpoint as the artifact `checkpoint-<finished epochs>.safetensors`."""
 
     every_epochs: int
+
+
+def checkpoint_name(finished_epochs: int) -> str:
+    """What an uploaded checkpoint is called; the server reads the epochs from it."""
+    return f"{CHECKPOINT_PREFIX}{finished_epochs}{CHECKPOINT_SUFFIX}"
 
 
 class Lease(Answer):
