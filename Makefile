@@ -15,16 +15,16 @@ setup: $(READY)  ## Make .venv and install pinned dependencies
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Bertune needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,postgres,bench,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,postgres,hub,notebook,bench,dev]'
 	touch $(READY)
 
 demo: $(READY)  ## Train a real study on the example data and print the best configuration
 	$(BIN)/bertune demo
 
 test: $(READY)  ## Every test: unit, integration (SQLite and PostgreSQL), acceptance (processes, browser)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-chaos: $(READY)  ## Faults of real processes for as long as the README's figures took: a quarter of an hour
+chaos: $(READY)  ## Faults of real processes for as long as the README's figures took: half an hour
 	BERTUNE_CHAOS=long $(BIN)/python -m pytest tests/chaos
 
 unit: $(READY)  ## The tests that need no database and no process: seconds

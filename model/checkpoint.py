@@ -25,6 +25,9 @@ SUPPORTED_TYPES = frozenset(
         "xlm-roberta",
     }
 )
+OWN_TYPE = "bertune-"
+"""Stands before the model type of a saved model that Transformers' own class would run otherwise
+than we do."""
 _OFFSET_TYPES = frozenset({"camembert", "mpnet", "roberta", "xlm-roberta"})
 """Their positions start behind the padding token's id, so the first ones are never used."""
 
@@ -99,8 +102,8 @@ def read_checkpoint(folder: Path) -> CheckpointFacts:
 
     Raises `InputError` ``unknown_model`` (no usable ``config.json``) or ``unsupported_model``.
     """
-    config = _read_json(folder / "config.json")
-    model_type = config.get("model_type")
+    config = read_json(folder / "config.json")
+    model_type = str(config.get("model_type")).removeprefix(OWN_TYPE)
     if model_type not in SUPPORTED_TYPES:
         known = ", ".join(sorted(SUPPORTED_TYPES))
         detail = f"{folder.name} is a {model_type} model; supported are {known}."
@@ -119,7 +122,7 @@ def read_checkpoint(folder: Path) -> CheckpointFacts:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -177,7 +180,7 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _shard_names(folder: Path) -> list[str]:
-    weight_map = _read_json(folder / _INDEX).get("weight_map")
+    weight_map = read_json(folder / _INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(n, str) for n in weight_map.values()):
         detail = f"{folder.name}/{_INDEX} has no weight_map."
         raise InputError("no_safetensors", detail, ("model",))

@@ -9,6 +9,7 @@ from model.batches import Positions, collate
 from model.devices import UsedPrecision, autocast
 from model.packed import PackedBert, can_pack
 from model.tokens import Sequences
+from model.windows import Windows
 
 
 class Classifier:
@@ -30,8 +31,15 @@ class Classifier:
         self._reads_type_ids = _reads_type_ids(network)
         self._packed = PackedBert(network, device, precision) if can_pack(network, device) else None
 
-    def logits(self, sequences: Sequences, positions: Positions) -> torch.Tensor:
-        """[rows, labels], fp32 whatever the autocast, for the rows at ``positions``."""
+    def logits(self, sequences: Sequences | Windows, positions: Positions) -> torch.Tensor:
+        """[texts, labels], fp32 whatever the autocast, for the texts at ``positions``."""
+        if isinstance(sequences, Windows):
+            rows = self._of_rows(sequences.rows, sequences.of(positions))
+            counts = torch.from_numpy(sequences.counts(positions)).to(rows.device)
+            return torch.segment_reduce(rows, sequences.pooling, lengths=counts)
+        return self._of_rows(sequences, positions)
+
+    def _of_rows(self, sequences: Sequences, positions: Positions) -> torch.Tensor:
         if self._packed is not None:
             return self._packed.logits(sequences, positions).float()
         batch = collate(

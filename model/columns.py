@@ -1,70 +1,109 @@
-"""Which columns of a file hold the texts and the label."""
+"""Which columns of a file hold the texts, the label, and what the splits go by."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from model.config import DataOptions, Split
 from model.errors import InputError
+from model.labels.label_reader import LabelReader
+from model.text_recipe import TextRecipe, joined_columns, plain_column, template_recipe
 
 
-class Columns(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Columns:
     """Source columns; ``text_b`` is None when the rows hold one text."""
 
-    text_a: str
-    text_b: str | None
+    text_a: TextRecipe
+    text_b: TextRecipe | None
     label: str
+    group: str | None = None
+    date: str | None = None
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(name for name in self if name is not None)
+    def texts(self) -> tuple[TextRecipe, ...]:
+        return (self.text_a,) if self.text_b is None else (self.text_a, self.text_b)
+
+    def shown(self) -> dict[str, str | None]:
+        """Plain values for people; what the splits go by is named only where it is used."""
+        text_b = None if self.text_b is None else self.text_b.shown
+        facts = {"text_a": self.text_a.shown, "text_b": text_b, "label": self.label}
+        return facts | {
+            name: value for name in ("group", "date") if (value := getattr(self, name)) is not None
+        }
+
+    def wanted(self, split: Split, found: Sequence[str]) -> dict[str, str]:
+        """From each column to read to the option that names it.
+
+        Only train is divided, so other files need no group and no date; a group that stands there
+        is compared.
+        """
+        wanted = dict.fromkeys(self.text_a.columns, "text")
+        if self.text_b is not None:
+            wanted |= dict.fromkeys(self.text_b.columns, "text_b")
+        wanted[self.label] = "label"
+        if self.group is not None and (split == "train" or self.group in found):
+            wanted.setdefault(self.group, "group")
+        if self.date is not None and split == "train":
+            wanted.setdefault(self.date, "date")
+        return wanted
 
 
-def choose_columns(found: Sequence[str], options: DataOptions) -> Columns:
-    """Choose among the columns of the train file, by option, else by the usual names.
+def choose_columns(found: Sequence[str], options: DataOptions, reader: LabelReader) -> Columns:
+    """Choose among the columns of the train file, by option, else by the task's usual names.
 
-    Raises `InputError` ``missing_column``, ``unsupported_task`` or ``invalid_value``.
+    Raises `InputError` ``missing_column`` or ``invalid_value``.
     """
-    if options.label is None and "label" not in found:
-        _refuse_other_tasks(found)
-    pair = options.text_b is not None or "text_b" in found
     columns = Columns(
-        text_a=_choose("text", options.text, ("text", "text_a"), found),
-        text_b=_choose("text_b", options.text_b, ("text_b",), found) if pair else None,
-        label=_choose("label", options.label, ("label",), found),
+        text_a=_first_text(found, options, reader),
+        text_b=_second_text(found, options),
+        label=_choose("label", options.label, reader.label_names, found),
+        group=options.group and _choose("group", options.group, (), found),
+        date=options.date and _choose("date", options.date, (), found),
     )
-    if len(set(columns.names)) < len(columns.names):
-        detail = f"Texts and label must be different columns; got {', '.join(columns.names)}."
+    names = [name for text in columns.texts for name in text.columns]
+    if columns.label in names or (not options.template and len(set(names)) < len(names)):
+        used = ", ".join([*names, columns.label])
+        detail = f"Texts and label must be different columns; got {used}."
         raise InputError("invalid_value", detail, ("options",))
     return columns
 
 
-def check_columns(split: Split, found: Sequence[str], columns: Columns) -> None:
-    """Every file must have each chosen column, once.
+def _first_text(found: Sequence[str], options: DataOptions, reader: LabelReader) -> TextRecipe:
+    if options.template is not None:
+        if options.text is not None:
+            detail = "Give options.text or options.template; both say what the text is."
+            raise InputError("invalid_value", detail, ("options", "template"))
+        recipe = template_recipe(options.template, found)
+    elif isinstance(options.text, tuple):
+        names = tuple(_choose("text", name, (), found) for name in options.text)
+        recipe = joined_columns(names, options.separator)
+    else:
+        recipe = plain_column(_choose("text", options.text, reader.text_names, found))
+    if reader.task == "token" and not recipe.plain:
+        option = "text" if options.template is None else "template"
+        detail = "Tokens stand in one column; a text made of several has no tags."
+        raise InputError("invalid_value", detail, ("options", option))
+    return recipe
+
+
+def _second_text(found: Sequence[str], options: DataOptions) -> TextRecipe | None:
+    usual = options.template is None and not isinstance(options.text, tuple) and "text_b" in found
+    if options.text_b is None and not usual:
+        return None
+    return plain_column(_choose("text_b", options.text_b, ("text_b",), found))
+
+
+def check_columns(split: Split, found: Sequence[str], wanted: Mapping[str, str]) -> None:
+    """Every file must have each column of `Columns.wanted`, once.
 
     Raises `InputError` ``missing_column`` or ``duplicate_column``.
     """
-    for option, name in zip(("text", "text_b", "label"), columns, strict=True):
-        if name is None:
-            continue
+    for name, option in wanted.items():
         if name not in found:
             raise _missing_column(split, repr(name), option, found)
         if list(found).count(name) > 1:
             detail = f"The {split} file has {list(found).count(name)} columns called {name!r}."
             raise InputError("duplicate_column", detail, (split, "header"))
-
-
-def _refuse_other_tasks(found: Sequence[str]) -> None:
-    if "labels" in found:
-        task, sign = "multi_label", "a labels column"
-    elif {"tokens", "tags"} <= set(found):
-        task, sign = "token", "tokens and tags columns"
-    else:
-        return
-    detail = (
-        f"With {sign} this is a {task} data set, which is not built yet; give one label per row "
-        "in a label column, or name that column in options.label."
-    )
-    raise InputError("unsupported_task", detail, ("train", "header"))
 
 
 def _choose(option: str, chosen: str | None, usual: Sequence[str], found: Sequence[str]) -> str:

@@ -14,29 +14,38 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from model.checkpoint import read_checkpoint, scratch_size
 from model.config import (
-    METRIC_DIRECTIONS,
     RULES,
     SCRATCH_LEARNING_RATE,
     SCRATCH_PREFIX,
-    DataOptions,
+    SPLITS,
     Precision,
     Rule,
     Scalar,
     Split,
+    Task,
     TrainConfig,
     check_setting,
+    default_settings,
 )
 from model.data import Examples, fingerprint, normalise, read_examples
+from model.data_arguments import add_data_arguments, read_data_options
+from model.data_warnings import data_warnings
+from model.dataset_summary import DataSummary
 from model.disk import full_disk_named
+from model.division import divide_train, wanted_fractions
 from model.errors import InputError, TrainingError
 from model.interruption import stop_on_signals
+from model.measures import DEFAULT_METRIC, METRICS
+from model.progress import OnProgress, RunStage, unheard
 from model.report import epoch_line, evaluation_report
-from model.splits import split_rows
+from model.splits import split_positions
+from model.tokens import unknown_warnings
 
 if TYPE_CHECKING:
     from model.metrics import Evaluation
@@ -80,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_data_arguments(parser.add_argument_group("data"))
+    add_data_arguments(parser.add_argument_group("data"))
     _add_run_arguments(parser.add_argument_group("run"))
     settings = parser.add_argument_group("training settings")
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
@@ -88,21 +97,6 @@ def _parser() -> argparse.ArgumentParser:
         text = _describe(name, rule, defaults[name])
         settings.add_argument(_flag(name), metavar=rule.kind.upper(), help=text)
     return parser
-
-
-def _add_data_arguments(group: argparse._ArgumentGroup) -> None:
-    defaults = DataOptions()
-    group.add_argument("--train", type=Path, required=True, metavar="FILE")
-    group.add_argument(
-        "--validation",
-        type=Path,
-        metavar="FILE",
-        help=f"default: a stratified {defaults.validation_fraction:g} of the train file",
-    )
-    group.add_argument("--test", type=Path, metavar="FILE", help="seen once, by the best epoch")
-    group.add_argument("--text", metavar="COLUMN", help="default: text, else text_a")
-    group.add_argument("--text-b", metavar="COLUMN", help="second text of a pair")
-    group.add_argument("--label", metavar="COLUMN", help="default: label")
 
 
 def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
@@ -115,9 +109,10 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--metric",
-        default=default.metric,
-        choices=METRIC_DIRECTIONS,
-        help="names the best epoch (default %(default)s)",
+        choices=dict.fromkeys(name for metrics in METRICS.values() for name in metrics),
+        help="names the best epoch (default: "
+        + ", ".join(f"{metric} of {task}" for task, metric in DEFAULT_METRIC.items())
+        + ")",
     )
     group.add_argument("--seed", type=int, default=default.seed, help="default %(default)s")
     group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -135,7 +130,8 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def _describe(name: str, rule: Rule, default: Any) -> str:
-    shown = "the model's own" if default is None else str(default)
+    unset = "the model's own" if name in ("dropout", "pooling") else "none"
+    shown = unset if default is None else str(default)
     if name == "learning_rate":
         shown += f", {SCRATCH_LEARNING_RATE} for scratch models"
     choices = f"{', '.join(rule.choices)}; " if rule.choices else ""
@@ -143,9 +139,11 @@ def _describe(name: str, rule: Rule, default: Any) -> str:
 
 
 def _run(options: argparse.Namespace) -> None:
-    config = _config(options)
-    _check_model(config)
-    data, test = _read(options)
+    settings = _settings(options)
+    _check_model(options.model)
+    data = _read(options)
+    test = data.splits.get("test")
+    config = _config(options, data.summary.task, settings)
 
     import torch
 
@@ -159,8 +157,15 @@ def _run(options: argparse.Namespace) -> None:
     device = choose_device(options.device)
     if options.out is not None:
         check_folder_free(options.out)
+    if not options.json:
+        _write_data(data)
     training = functools.partial(
-        train, config, TrainData(**data), device=device, on_epoch=_epoch_printer(options)
+        train,
+        config,
+        TrainData(**data.fields),
+        device=device,
+        on_epoch=_epoch_printer(options),
+        on_progress=_progress_printer(),
     )
     result = training() if options.checkpoint is None else _resumable(training, options.checkpoint)
     with tempfile.TemporaryDirectory() as scratch:
@@ -169,16 +174,11 @@ def _run(options: argparse.Namespace) -> None:
             result.save(folder)
         tested = None
         if test is not None:
-            tested = evaluate(
-                folder,
-                test,
-                result.labels,
-                max_length=config.max_length,
-                truncation=config.truncation,
-                device=device,
-                precision=config.precision,
-            )
-    (_write_json if options.json else _write_text)(result, tested, options.out)
+            tested = evaluate(folder, test, result.labels, config, device=device)
+    if options.json:
+        _write_json(data, result, tested, options.out)
+    else:
+        _write_text(result, tested, options.out)
     if options.checkpoint is not None:
         options.checkpoint.unlink(missing_ok=True)
 
@@ -198,7 +198,7 @@ def _resumable(training: Callable[..., TrainResult], path: Path) -> TrainResult:
     return result
 
 
-def _config(options: argparse.Namespace) -> TrainConfig:
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(options, name) for name in RULES if getattr(options, name) is not None}
     settings: dict[str, Any] = {
         name: check_setting(name, _parse(RULES[name], text), (_flag(name),))
@@ -206,13 +206,22 @@ def _config(options: argparse.Namespace) -> TrainConfig:
     }
     _check_count("--seed", options.seed, least=0)
     _check_count("--threads", options.threads, least=1)
-    if options.model.startswith(SCRATCH_PREFIX):
-        settings.setdefault("learning_rate", SCRATCH_LEARNING_RATE)
+    for name, default in default_settings(options.model, settings).items():
+        settings.setdefault(name, default)
+    return settings
+
+
+def _config(options: argparse.Namespace, task: Task, settings: dict[str, Any]) -> TrainConfig:
+    metric = options.metric or DEFAULT_METRIC[task]
+    for name in settings:
+        if task not in RULES[name].tasks:
+            raise InputError("unused_setting", f"{name} is no setting of {task}.", (_flag(name),))
     return TrainConfig(
         model=options.model,
+        task=task,
         seed=options.seed,
-        metric=options.metric,
-        direction=METRIC_DIRECTIONS[options.metric],
+        metric=metric,
+        direction=METRICS[task].get(metric, "maximize"),  # `train` refuses others by name
         precision=options.precision,
         **settings,
     )
@@ -239,42 +248,79 @@ def _parse(rule: Rule, text: str) -> Scalar | None:
     return text
 
 
-def _check_model(config: TrainConfig) -> None:
-    if config.model.startswith(SCRATCH_PREFIX):
-        scratch_size(config.model)
+def _check_model(model: str) -> None:
+    if model.startswith(SCRATCH_PREFIX):
+        scratch_size(model)
     else:
-        read_checkpoint(Path(config.model))
+        read_checkpoint(Path(model))
 
 
-def _read(options: argparse.Namespace) -> tuple[dict[str, Any], Examples | None]:
-    """The fields of `TrainData`, and the test split where one is given."""
-    sources: dict[Split, Path] = {"train": options.train}
-    if options.validation is not None:
-        sources["validation"] = options.validation
-    if options.test is not None:
-        sources["test"] = options.test
-    columns = DataOptions(text=options.text, text_b=options.text_b, label=options.label)
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """What was read: the splits, and what the reader has to say of them."""
+
+    splits: dict[Split, Examples]
+    summary: DataSummary
+    key: str
+    warnings: list[str]
+
+    @property
+    def rows(self) -> dict[Split, int]:
+        return {split: len(self.splits[split].rows) for split in SPLITS if split in self.splits}
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Those of `TrainData`."""
+        return {
+            "train": self.splits["train"],
+            "validation": self.splits["validation"],
+            "labels": self.summary.labels,
+            "dataset_key": self.key,
+        }
+
+
+def _read(options: argparse.Namespace) -> _Data:
+    given = {split: getattr(options, split) for split in SPLITS}
+    sources = {split: path for split, path in given.items() if path is not None}
+    how = read_data_options(options)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        summary = normalise(sources, columns, folder)
+        summary = normalise(sources, how, folder)
         splits = {split: read_examples(folder / f"{split}.parquet") for split in sources}
-        if "validation" not in splits:
-            rows = split_rows(
-                splits["train"].labels,
-                validation_fraction=columns.validation_fraction,
-                test_fraction=0.0,
-                seed=options.seed,
-            )
+        wanted = wanted_fractions(how, sources)
+        if "validation" not in splits or wanted.test_fraction > 0:
             path = folder / "train.parquet"
-            splits["train"] = read_examples(path, rows.train)
-            splits["validation"] = read_examples(path, rows.validation)
-    fields = {
-        "train": splits["train"],
-        "validation": splits["validation"],
-        "labels": summary.labels,
-        "dataset_key": fingerprint(summary, columns),
-    }
-    return fields, splits.get("test")
+            repeated_texts = summary.repeated_texts > 0
+            rows = divide_train(
+                path, summary.task, wanted, seed=options.seed, repeated_texts=repeated_texts
+            )
+            for split, positions in zip(SPLITS, split_positions(rows), strict=True):
+                if split == "train" or len(positions):
+                    splits[split] = read_examples(path, positions)
+    facts = dataclasses.asdict(summary)
+    warnings = data_warnings(facts, task=summary.task, keeps=how.duplicates == "keep")
+    return _Data(splits, summary, fingerprint(summary, how), warnings)
+
+
+def _write_data(data: _Data) -> None:
+    rows = ", ".join(f"{rows} {split}" for split, rows in data.rows.items())
+    lines = [f"rows: {rows}", *(f"warning: {warning}" for warning in data.warnings)]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _progress_printer() -> OnProgress:
+    """Tells of tokenizing, which a large file waits for before its first epoch, on a terminal."""
+    if not sys.stderr.isatty():
+        return unheard
+
+    def on_progress(stage: RunStage, done: int, total: int) -> None:
+        if stage == "tokenizing":
+            # The line goes when all is done.
+            line = "" if done == total else f"tokenizing: {done:,} of {total:,} texts"
+            sys.stderr.write(f"\r\x1b[K{line}")
+            sys.stderr.flush()
+
+    return on_progress
 
 
 def _epoch_printer(options: argparse.Namespace) -> Callable[[EpochReport], Decision]:
@@ -297,6 +343,7 @@ def _write_text(result: TrainResult, tested: Evaluation | None, out: Path | None
         f"Validation, best epoch {result.best_epoch + 1} ({result.train_seconds:.1f} s, "
         f"{result.steps} steps, {result.device_name}, {result.precision})",
         evaluation_report(result.best),
+        *(f"warning: {warning}" for warning in unknown_warnings(result.unknown_share)),
     ]
     if tested is not None:
         lines += ["", "Test", evaluation_report(tested)]
@@ -305,8 +352,12 @@ def _write_text(result: TrainResult, tested: Evaluation | None, out: Path | None
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _write_json(result: TrainResult, tested: Evaluation | None, out: Path | None) -> None:
+def _write_json(
+    data: _Data, result: TrainResult, tested: Evaluation | None, out: Path | None
+) -> None:
     content = {
+        "rows": data.rows,
+        "warnings": [*data.warnings, *unknown_warnings(result.unknown_share)],
         "best_epoch": result.best_epoch,
         "value": result.value,
         "labels": result.labels,
@@ -314,7 +365,10 @@ def _write_json(result: TrainResult, tested: Evaluation | None, out: Path | None
         "test": None if tested is None else _as_json(tested),
         "epochs": [dataclasses.asdict(report) for report in result.epochs],
         "truncated_share": result.truncated_share,
+        "lost_token_share": result.lost_token_share,
+        "unknown_share": result.unknown_share,
         "steps": result.steps,
+        "stopped_early": result.stopped_early,
         "train_seconds": result.train_seconds,
         "device": result.device_name,
         "precision": result.precision,
@@ -330,4 +384,13 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
         "metrics": evaluation.metrics,
         "per_class": [dataclasses.asdict(entry) for entry in evaluation.per_class],
         "confusion": evaluation.confusion.tolist(),
+        "matrices": [
+            {
+                "kind": matrix.kind,
+                "unit": matrix.unit,
+                "labels": matrix.labels,
+                "matrix": matrix.counts.tolist(),
+            }
+            for matrix in evaluation.matrices
+        ],
     }

@@ -6,37 +6,39 @@ are the one place that says which values are allowed.
 
 import dataclasses
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from model.errors import InputError
 
 Task = Literal["single_label", "multi_label", "token", "regression"]
-SUPPORTED_TASKS: tuple[Task, ...] = ("single_label",)
+TASKS: tuple[Task, ...] = get_args(Task)
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Direction = Literal["maximize", "minimize"]
 Schedule = Literal["linear", "cosine", "constant"]
-Truncation = Literal["head", "tail", "head_tail"]
-ClassWeighting = Literal["none", "inverse"]
+Cut = Literal["head", "tail", "head_tail"]
+Truncation = Literal["head", "tail", "head_tail", "windows"]
+WindowPooling = Literal["mean", "max"]
+Pooling = Literal["cls", "mean", "max"]
+ClassWeighting = Literal["none", "inverse", "effective_number"]
+ClassLoss = Literal["cross_entropy", "focal"]
+RegressionLoss = Literal["mse", "huber"]
+Sampling = Literal["none", "oversample", "undersample"]
 Precision = Literal["auto", "fp32", "bf16"]
-MissingPolicy = Literal["drop", "empty", "error"]
+MissingPolicy = Literal["drop", "empty", "token", "error"]
+DuplicatePolicy = Literal["drop", "keep"]
+UnseenPolicy = Literal["error", "drop"]
 Scalar = bool | int | float | str
+
+MOST_EPOCHS = 1000
+"""As many as a run may have."""
 
 SCRATCH_PREFIX = "scratch:"
 """What the name of a model with random weights begins with; its size follows."""
 SCRATCH_LEARNING_RATE = 5e-4
 """Its default learning rate: random weights need larger steps than pretrained ones."""
-
-METRIC_DIRECTIONS: dict[str, Direction] = {
-    "accuracy": "maximize",
-    "macro_f1": "maximize",
-    "micro_f1": "maximize",
-    "weighted_f1": "maximize",
-    "mcc": "maximize",
-    "loss": "minimize",
-}
-"""Metric names of `single_label` and the direction in which each is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,13 @@ class Rule:
     optional: bool = False
     above_low: bool = False
     """`low` itself is not allowed."""
+    tasks: tuple[Task, ...] = TASKS
+    """The tasks that have the setting."""
+
+
+_CLASSES: tuple[Task, ...] = ("single_label", "multi_label", "token")
+_ONE_CLASS: tuple[Task, ...] = ("single_label", "token")
+_WHOLE_TEXTS: tuple[Task, ...] = ("single_label", "multi_label", "regression")
 
 
 def setting(default: Any, rule: Rule) -> Any:
@@ -71,20 +80,83 @@ class TrainConfig:
     """`auto` takes bf16 autocast where the device runs it fast, fp32 elsewhere."""
 
     learning_rate: float = setting(5e-5, Rule("float", 0, 1, above_low=True))
+    """The peak, reached after the warm-up."""
     batch_size: int = setting(32, Rule("int", 1, 4096))
+    """Rows that an optimizer step learns from; memory never changes it."""
+    gradient_accumulation: int = setting(1, Rule("int", 1, 1024))
+    """Batches per optimizer step: it learns from that many times `batch_size` rows, of which
+    `batch_size` go through the network at once."""
     max_length: int = setting(64, Rule("int", 4, 8192))
-    epochs: int = setting(3, Rule("int", 1, 1000))
+    """Word pieces of a text that are read, special tokens counted."""
+    epochs: int = setting(3, Rule("int", 1, MOST_EPOCHS))
+    """How often the train rows are gone through."""
+    max_steps: int | None = setting(None, Rule("int", 1, 10**9, optional=True))
+    """The run ends after `epochs` epochs or so many optimizer steps, whichever comes first, and
+    the learning rate's course goes by that. The epoch it ends in is validated as it stands. Where
+    only the steps are stated, there are as many epochs as they need."""
+    early_stopping_patience: int | None = setting(None, Rule("int", 1, MOST_EPOCHS, optional=True))
+    """The run ends after so many epochs in a row without a better `metric`; None: never."""
+    early_stopping_delta: float = setting(0.0, Rule("float", 0))
+    """How much better is better."""
+    layer_decay: float = setting(1.0, Rule("float", 0, 1, above_low=True))
+    """Every layer learns at so much of the rate of the one above it; 1 is off."""
+    freeze_layers: int = setting(0, Rule("int", 0, 1000))
+    """So many of the lowest layers, and the embeddings, stay as they are; 0 freezes nothing."""
+    ema_decay: float = setting(0.0, Rule("float", 0, 0.999999))
+    """The weights validated and kept are their moving average over the steps; 0 is off."""
     weight_decay: float = setting(0.01, Rule("float", 0, 1))
+    """Of AdamW; none on biases and norms."""
     warmup_ratio: float = setting(0.1, Rule("float", 0, 1))
+    """Share of the steps over which the learning rate climbs to its peak."""
     lr_schedule: Schedule = setting("linear", Rule("choice", choices=get_args(Schedule)))
+    """How the learning rate goes on from its peak."""
     max_grad_norm: float = setting(1.0, Rule("float", 0, above_low=True))
+    """Gradients are clipped to this norm."""
     dropout: float | None = setting(None, Rule("float", 0, 0.9, optional=True))
     """None keeps the checkpoint's own dropout."""
-    label_smoothing: float = setting(0.0, Rule("float", 0, 0.9))
-    truncation: Truncation = setting("head", Rule("choice", choices=get_args(Truncation)))
-    class_weighting: ClassWeighting = setting(
-        "none", Rule("choice", choices=get_args(ClassWeighting))
+    pooling: Pooling | None = setting(
+        None, Rule("choice", choices=get_args(Pooling), optional=True, tasks=_WHOLE_TEXTS)
     )
+    """What the classifier reads of a text's tokens: the first, or the mean or maximum of all. None
+    keeps the model's own, which is the first but for some ModernBERT checkpoints."""
+    label_smoothing: float = setting(0.0, Rule("float", 0, 0.9, tasks=_CLASSES))
+    """Share of the target that is spread over all classes."""
+    truncation: Truncation = setting("head", Rule("choice", choices=get_args(Truncation)))
+    """What becomes of a text beyond `max_length`: its start, its end or half of each is read, or
+    all of it in windows of that length."""
+    window_stride: float = setting(0.5, Rule("float", 0, 1, above_low=True, tasks=_WHOLE_TEXTS))
+    """How far a window moves to the next, as a share of its length; 1: they do not overlap."""
+    window_pooling: WindowPooling = setting(
+        "mean", Rule("choice", choices=get_args(WindowPooling), tasks=_WHOLE_TEXTS)
+    )
+    """How the logits of a text's windows become one row."""
+    max_windows: int = setting(16, Rule("int", 1, 1024, tasks=_WHOLE_TEXTS))
+    """So many windows of a text are read, and the rest of it is lost: all go through the network
+    at once, so this bounds the memory that one text takes."""
+    class_weighting: ClassWeighting = setting(
+        "none", Rule("choice", choices=get_args(ClassWeighting), tasks=_CLASSES)
+    )
+    """How much rare classes count more in the loss; counted by what an epoch holds."""
+    class_weighting_beta: float = setting(0.999, Rule("float", 0, 0.999999, tasks=_CLASSES))
+    """Of `effective_number`: about how many rows of a class, 1 / (1 - beta), bring news."""
+    loss: ClassLoss = setting(
+        "cross_entropy", Rule("choice", choices=get_args(ClassLoss), tasks=_ONE_CLASS)
+    )
+    """`focal` counts rows less the surer they are told already."""
+    focal_gamma: float = setting(2.0, Rule("float", 0, 10, tasks=_ONE_CLASS))
+    """Of `focal`: how little rows count that are predicted well; 0 is cross-entropy."""
+    regression_loss: RegressionLoss = setting(
+        "mse", Rule("choice", choices=get_args(RegressionLoss), tasks=("regression",))
+    )
+    """`huber` is quadratic up to one standard deviation of the train labels, then linear."""
+    sampling: Sampling = setting(
+        "none", Rule("choice", choices=get_args(Sampling), tasks=("single_label",))
+    )
+    """Rows of an epoch: all once, or every class as often as the largest or the smallest."""
+    word_dropout: float = setting(0.0, Rule("float", 0, 0.9, tasks=_WHOLE_TEXTS))
+    """Probability with which a word of a train text is left out, drawn anew every epoch."""
+    random_swap: float = setting(0.0, Rule("float", 0, 1, tasks=_WHOLE_TEXTS))
+    """Share of a train text's words that trade places, drawn anew every epoch."""
 
 
 RULES: dict[str, Rule] = {
@@ -93,6 +165,21 @@ RULES: dict[str, Rule] = {
     if "rule" in field.metadata
 }
 """The settings a study may fix or search, by name."""
+
+
+def default_settings(model: str, stated: Collection[str]) -> dict[str, Scalar]:
+    """Defaults that go by the model, or by the other settings that are ``stated``."""
+    found: dict[str, Scalar] = {}
+    if model.startswith(SCRATCH_PREFIX):
+        found["learning_rate"] = SCRATCH_LEARNING_RATE
+    if "max_steps" in stated:  # else three epochs would end most runs before their steps do
+        found["epochs"] = MOST_EPOCHS
+    return found
+
+
+def settings_of(task: Task) -> tuple[str, ...]:
+    """The names of the settings that a task has."""
+    return tuple(name for name, rule in RULES.items() if task in rule.tasks)
 
 
 def check_setting(name: str, value: object, where: tuple[str | int, ...]) -> Scalar | None:
@@ -142,19 +229,49 @@ def is_finite(value: int | float) -> bool:
 class DataOptions:
     """How to read a data set's files. Every default fits a UTF-8 file with `text,label` columns."""
 
-    text: str | None = None
-    """Column of the text; None looks for `text`, else `text_a`."""
+    text: str | tuple[str, ...] | None = None
+    """Column of the text, or several that are joined; None looks for `text`, else `text_a`."""
+    separator: str = " "
+    """What stands between the columns of a joined text."""
+    template: str | None = None
+    """Instead of `text`: how columns and JSON fields make the text, such as
+    `"[priority] {priority} [from] {meta.sender} [text] {body}"`."""
     text_b: str | None = None
     """Column of the second text of a pair; None looks for `text_b`."""
     label: str | None = None
-    """Column of the label; None looks for `label`."""
+    """Column of the labels; None looks for the task's usual name, such as `label`."""
+    label_separator: str | None = None
+    """Of `multi_label`: what stands between the labels of a cell; None is `|`."""
+    task: Task | None = None
+    """What the labels are; None goes by the columns (`model.labels.readers`)."""
     format: Literal["csv", "tsv", "jsonl", "parquet"] | None = None
     """None goes by the file name's ending."""
     delimiter: str | None = None
+    """What divides the columns of a text file, one character; None is a comma or a tab."""
     encoding: str = "utf-8"
+    """Of a text file, by the name that Python knows."""
+    normalise: bool = True
+    """Whether texts and labels are repaired (`model.text_repair`); false keeps them as they are."""
     missing: MissingPolicy = "drop"
-    """Rows with a missing text or label: dropped, taken as an empty text, or refused."""
+    """Rows with a missing text: dropped, kept with an empty text or with `missing_token`, or
+    refused. Rows that lack a label, a group or a date are refused by `error`, else dropped."""
+    missing_token: str = "[missing]"
+    """What `missing: token` writes: plain text, so that it reads the same wherever the model is
+    used; name a special token of the model to have it as one piece."""
+    duplicates: DuplicatePolicy = "drop"
+    """Of train: rows whose text and label stood there before, and rows whose text also stands in
+    validation or test. Validation and test keep theirs."""
+    unseen: UnseenPolicy = "error"
+    """Rows of validation and test with a label that no train row has: refused, or dropped."""
+    group: str | None = None
+    """Column whose equal values stay in one split, such as a customer or a thread."""
+    date: str | None = None
+    """Column of the time of a row: the latest rows are held out."""
+    date_format: str | None = None
+    """None is ISO 8601, `unix` and `unix_ms` are numbers, anything else is `strptime`'s."""
+    timezone: str = "UTC"
+    """IANA name of the zone of dates that state none."""
     validation_fraction: float = 0.15
-    """Share of the training rows held out, stratified, when no validation file is given."""
+    """Share of the training rows held out when no validation file is given."""
     test_fraction: float = 0.0
     """Share of the training rows held out as the test split when no test file is given."""

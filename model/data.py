@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +18,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.columns import check_columns, choose_columns
+from model.columns import Columns, check_columns, choose_columns
 from model.config import SPLITS, DataOptions, Split
-from model.dataset_summary import (
-    DataSummary,
-    SplitTally,
+from model.dataset_summary import DataSummary, quantiles
+from model.dates import DateReader
+from model.division import divide_train, wanted_fractions
+from model.errors import InputError
+from model.labels.label_reader import LabelReader
+from model.labels.readers import choose_reader
+from model.repeats import (
+    Mask,
     count_duplicates,
     count_overlap,
-    quantiles,
+    find_conflicts,
+    repeats,
+    train_drops,
 )
-from model.errors import InputError
-from model.rows import Row, checked_rows
+from model.rows import Row, RowReader
 from model.sources import open_source
-from model.splits import held_out_counts
+from model.split_tally import SplitTally, as_array
+from model.splits import check_fractions, held_out_counts
 
 SCHEMA = pa.schema(
     [
@@ -39,6 +47,11 @@ SCHEMA = pa.schema(
         pa.field("label", pa.string(), nullable=False),
     ]
 )
+DIVIDING = {
+    "group": pa.field("group", pa.uint64(), nullable=False),
+    "date": pa.field("date", pa.int64(), nullable=False),
+}
+"""Further columns of a train file that is divided by them."""
 _CHUNK_ROWS = 16384
 _CHUNK_CHARS = 1 << 24
 
@@ -50,6 +63,7 @@ class Examples:
     text_a: list[str]
     text_b: list[str] | None
     labels: list[str]
+    """In the canonical form of the task's `LabelReader`."""
     rows: np.ndarray[Any, np.dtype[np.int64]]
     """1-based data row in the file the split came from."""
 
@@ -81,77 +95,202 @@ def _file(folder: Path, split: Split) -> Path:
 def _normalise_into(
     folder: Path, sources: Mapping[Split, Path], options: DataOptions
 ) -> DataSummary:
+    _check_options(options)
     opened = {split: open_source(path, split, options) for split, path in sources.items()}
-    columns = choose_columns(opened["train"].columns(), options)
+    found = opened["train"].columns()
+    reader = choose_reader(found, options)
+    _check_separator(reader, options)
+    columns = choose_columns(found, options, reader)
+    row_reader = RowReader(columns, reader, options, DateReader.of(options))
     tallies: dict[Split, SplitTally] = {}
+    labels: tuple[str, ...] = ()
     for split, source in opened.items():
-        check_columns(split, source.columns(), columns)
-        known = frozenset(tallies["train"].labels) if split != "train" else None
+        names = source.columns()
+        check_columns(split, names, columns.wanted(split, names))
+        known = frozenset(labels) if split != "train" else None
         tallies[split] = tally = SplitTally()
-        rows = checked_rows(source, split, columns, options.missing, tally, known)
-        _write(rows, _file(folder, split))
+        schema = _schema(columns, split)
+        _write(row_reader.rows(source, split, tally, known), _file(folder, split), schema)
         _check_not_empty(split, tally)
         if split == "train":
-            _check_classes(tallies["train"], options)
-    _check_held_out(tallies, options)
+            labels = reader.labels(tally)
+    as_found = tallies | {}
+    tallies["train"] = train = _drop_from_train(
+        _file(folder, "train"), _schema(columns, "train"), tallies, reader, options
+    )
+    if train is not as_found["train"]:
+        labels = _labels_left(reader, labels, tallies)
+    repeated_texts = int(repeats(as_array(train.text_hashes)).sum())
+    _check_held_out(_file(folder, "train"), reader, labels, tallies, options, repeated_texts)
     return DataSummary(
-        task="single_label",
-        columns=columns._asdict(),
+        task=reader.task,
+        columns=columns.shown(),
         rows={split: tally.rows for split, tally in tallies.items()},
-        labels=tuple(sorted(tallies["train"].labels)),
-        label_counts={s: dict(sorted(tally.labels.items())) for s, tally in tallies.items()},
-        missing={split: tally.missing for split, tally in tallies.items()},
-        duplicates=count_duplicates(tallies),
-        overlap=count_overlap(tallies),
-        words=quantiles(np.frombuffer(tallies["train"].words, dtype=np.uint32)),
+        dropped={split: _plain(tally.dropped) for split, tally in tallies.items()},
+        labels=labels,
+        label_counts={
+            split: reader.label_counts(tally, labels) for split, tally in tallies.items()
+        },
+        missing={
+            split: {"text": 0, "label": 0} | _plain(t.missing) for split, t in tallies.items()
+        },
+        duplicates=count_duplicates(as_found),
+        overlap=count_overlap(as_found),
+        group_overlap={} if columns.group is None else count_overlap(as_found, "group_hashes"),
+        conflicts={split: find_conflicts(tally) for split, tally in as_found.items()},
+        repaired={split: _plain(tally.repaired) for split, tally in tallies.items()},
+        repeated_texts=repeated_texts,
+        words=quantiles(np.frombuffer(train.words, dtype=np.uint32)),
         files={split: _file_facts(_file(folder, split)) for split in tallies},
     )
 
 
+def _plain(counts: Counter[str]) -> dict[str, int]:
+    return {name: count for name, count in sorted(counts.items()) if count}
+
+
+def _check_options(options: DataOptions) -> None:
+    check_fractions(options.validation_fraction, options.test_fraction)
+    if options.group is not None and options.date is not None:
+        detail = "Rows are divided by options.group or by options.date, not by both."
+        raise InputError("invalid_value", detail, ("options", "date"))
+    for name in ("missing_token", "label_separator"):
+        value = getattr(options, name)
+        if value is not None and (not value.strip() or "\0" in value):
+            detail = f"options.{name} must be a text that is not blank; got {value!r}."
+            raise InputError("invalid_value", detail, ("options", name))
+
+
+def _check_separator(reader: LabelReader, options: DataOptions) -> None:
+    if options.label_separator is not None and reader.task != "multi_label":
+        detail = (
+            f"options.label_separator is for rows with several labels, and the task is "
+            f"{reader.task}. Set options.task to multi_label, or leave it out."
+        )
+        raise InputError("invalid_value", detail, ("options", "label_separator"))
+
+
+def _schema(columns: Columns, split: Split) -> pa.Schema:
+    fields = list(SCHEMA)
+    if split == "train":
+        fields += [field for name, field in DIVIDING.items() if getattr(columns, name) is not None]
+    return pa.schema(fields)
+
+
+def _drop_from_train(
+    path: Path,
+    schema: pa.Schema,
+    tallies: dict[Split, SplitTally],
+    reader: LabelReader,
+    options: DataOptions,
+) -> SplitTally:
+    """Write train anew without the rows that `train_drops` finds; a second pass over it."""
+    found, drops = tallies["train"], train_drops(tallies, options)
+    if drops.keep.all():
+        return found
+    left = SplitTally(missing=found.missing, dropped=found.dropped, repaired=found.repaired)
+    left.dropped.update(duplicate=int(drops.duplicate.sum()), held_out=int(drops.held_out.sum()))
+    if not drops.keep.any():
+        detail = (
+            "Every text of train also stands in validation or test, so no row is left to learn "
+            "from; give other files, or set options.duplicates to keep."
+        )
+        raise InputError("no_rows", detail, ("train",))
+    partial = path.with_suffix(".left")
+    _write(_rows_left(path, drops.keep, left, reader), partial, schema)
+    partial.replace(path)
+    return left
+
+
+def _rows_left(path: Path, keep: Mask, left: SplitTally, reader: LabelReader) -> Iterator[Row]:
+    with pq.ParquetFile(path) as file:
+        start = 0
+        for batch in file.iter_batches():
+            chosen = batch.filter(pa.array(keep[start : start + batch.num_rows]))
+            start += batch.num_rows
+            for values in chosen.to_pylist():
+                row = Row(**values)
+                left.add(*row[:4], row.group)
+                reader.count(left, row.label)
+                yield row
+
+
+def _labels_left(
+    reader: LabelReader, before: tuple[str, ...], tallies: dict[Split, SplitTally]
+) -> tuple[str, ...]:
+    """The labels of what is left of train. Raises `InputError` where others lost one."""
+    labels = reader.labels(tallies["train"])
+    for split, tally in tallies.items():
+        lost = sorted((set(before) - set(labels)) & set(tally.labels))
+        if lost:
+            detail = (
+                f"Every train row with the label {lost[0][:80]!r} has a text that also stands in "
+                "validation or test, so dropping them leaves none. Give more rows, or set "
+                "options.duplicates to keep."
+            )
+            raise InputError("unseen_label", detail, (split,))
+    return labels
+
+
 def _check_not_empty(split: Split, tally: SplitTally) -> None:
     if tally.rows == 0:
-        missing = tally.missing
         detail = f"The {split} file has no usable row"
-        if any(missing.values()):
-            detail += f" ({missing['text']} without text, {missing['label']} without label)"
+        reasons = [
+            f"{count} without {what}" for what, count in sorted(tally.missing.items()) if count
+        ]
+        if unseen := tally.dropped["unseen_label"]:
+            reasons.append(f"{unseen} with labels that train lacks")
+        if reasons:
+            detail += f" ({', '.join(reasons)})"
         raise InputError("no_rows", detail + ".", (split,))
 
 
-def _check_classes(tally: SplitTally, options: DataOptions) -> None:
-    if len(tally.labels) < 2:
-        label = next(iter(tally.labels))
-        detail = f"Every train row has the label {label!r}; a classifier needs two classes or more."
-        raise InputError("one_class", detail, ("options", "label") if options.label else ("train",))
-
-
-def _check_held_out(tallies: Mapping[Split, SplitTally], options: DataOptions) -> None:
+def _check_held_out(
+    path: Path,
+    reader: LabelReader,
+    labels: tuple[str, ...],
+    tallies: Mapping[Split, SplitTally],
+    options: DataOptions,
+    repeated_texts: int,
+) -> None:
     """Without a validation file its rows come out of train, so there must be some to take."""
-    counts = [count for _, count in sorted(tallies["train"].labels.items())]
-    validation_fraction = 0.0 if "validation" in tallies else options.validation_fraction
-    test_fraction = 0.0 if "test" in tallies else options.test_fraction
-    validation, test = held_out_counts(counts, validation_fraction, test_fraction)
-    wanted = {
-        "validation": ("validation" not in tallies, sum(validation)),
-        "test": (test_fraction > 0, sum(test)),
-    }
-    for split, (needed, rows) in wanted.items():
-        if needed and rows == 0:
-            detail = (
-                f"The {sum(counts)} train rows leave none for {split}. Give a {split} file, more "
-                f"rows per class, or a larger options.{split}_fraction."
-            )
-            raise InputError("too_few_rows", detail, ("train",))
+    wanted = wanted_fractions(options, tallies)
+    if "validation" not in tallies and wanted.validation_fraction == 0:
+        raise _nothing_held_out(tallies["train"], "validation")
+    if wanted.validation_fraction == wanted.test_fraction == 0:
+        return
+    if options.group or options.date or repeated_texts:
+        divide_train(path, reader.task, wanted, seed=0, repeated_texts=repeated_texts > 0)
+        return
+    counts = reader.strata(tallies["train"], labels)
+    fractions = (wanted.validation_fraction, wanted.test_fraction)
+    held_out: tuple[Split, Split] = ("validation", "test")
+    for split, fraction, rows in zip(
+        held_out, fractions, held_out_counts(counts, *fractions), strict=True
+    ):
+        if fraction > 0 and sum(rows) == 0:
+            raise _nothing_held_out(tallies["train"], split)
 
 
-def _write(rows: Iterator[Row], path: Path) -> None:
+def _nothing_held_out(train: SplitTally, split: Split) -> InputError:
+    dropped = sum(train.dropped.values())
+    read = f"left of {train.rows + dropped}, without repeats and gaps," if dropped else ""
+    detail = (
+        f"The {' '.join(filter(None, (str(train.rows), 'train rows', read)))} leave none for "
+        f"{split}. Give a {split} file, more rows per class, or a larger options.{split}_fraction."
+    )
+    return InputError("too_few_rows", detail, ("train",))
+
+
+def _write(rows: Iterator[Row], path: Path, schema: pa.Schema) -> None:
     """Write in row groups whose bounds depend on the rows alone, so equal rows, equal bytes."""
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for chunk in _chunks(rows):
             columns = [
-                pa.array(column, field.type)
-                for column, field in zip(zip(*chunk, strict=True), SCHEMA, strict=True)
+                pa.array([getattr(row, field.name) for row in chunk], field.type)
+                for field in schema
             ]
-            writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     with path.open("rb") as file:  # the store will name this file, so it must outlive a power cut
         os.fsync(file.fileno())
 
@@ -203,9 +342,15 @@ def read_examples(path: Path, rows: np.ndarray[Any, np.dtype[np.int64]] | None =
 
 def fingerprint(summary: DataSummary, options: DataOptions) -> str:
     """Return the data set's id: 16 hex characters over its rows and its held-out fractions."""
-    facts = {
+    facts: dict[str, Any] = {
         "files": {split: facts["sha256"] for split, facts in summary.files.items()},
         "validation_fraction": options.validation_fraction,
         "test_fraction": options.test_fraction,
     }
+    if options.duplicates != "drop":  # equal texts of train may stand in two parts of it
+        facts["duplicates"] = options.duplicates
+    if options.unseen != "error" and options.date:
+        facts["unseen"] = options.unseen
+    if summary.task != "single_label":  # equal rows may be read for several tasks
+        facts["task"] = summary.task
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -5,15 +5,29 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForSequenceClassification, PretrainedConfig
+from transformers import PretrainedConfig
 
+from model.checkpoint import OWN_TYPE
 from model.config import TrainConfig
 from model.errors import InputError
-from model.network import quiet_transformers
+from model.network import Head, Weights, quiet_transformers
+from model.pooling import own_pooling
 from model.vocabulary import save_tokenizer
+
+_SETTINGS = "bertune_settings"
+"""The entry of a saved `config.json` with how texts are read."""
+_READING = (
+    "max_length",
+    "truncation",
+    "window_stride",
+    "window_pooling",
+    "max_windows",
+    "precision",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,7 +35,8 @@ class TrainedModel:
     """Everything that a saved model needs, off the training device."""
 
     config: PretrainedConfig
-    weights: dict[str, torch.Tensor]
+    head: Head
+    weights: Weights
     """The network's state, on the CPU."""
     tokenizer: Tokenizer
     tokenizer_files: tuple[Path, ...]
@@ -54,12 +69,36 @@ def check_folder_free(folder: Path) -> None:
 
 def _save_network(folder: Path, trained: TrainedModel) -> None:
     with torch.device("meta"):  # the weights are given; only the architecture is needed
-        network = AutoModelForSequenceClassification.from_config(trained.config)
+        network = trained.head.on(trained.config)
     with quiet_transformers():
         network.save_pretrained(folder, state_dict=dict(trained.weights))
+    _record_settings(folder / "config.json", trained)
     mode = (folder / "config.json").stat().st_mode
     for path in folder.glob("*.safetensors"):
         path.chmod(mode)  # safetensors writes files that only their owner can read
+
+
+def _record_settings(path: Path, trained: TrainedModel) -> None:
+    """Let `model.prediction` read texts as the training did, and let Transformers refuse a model
+    that its class would run otherwise."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content[_SETTINGS] = {name: getattr(trained.settings, name) for name in _READING}
+    if own_pooling(trained.config) is not None:
+        content["model_type"] = OWN_TYPE + content["model_type"]
+        content.pop("architectures", None)
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_settings(config: PretrainedConfig) -> dict[str, Any]:
+    """How a saved model reads texts: fields of `TrainConfig`.
+
+    Raises `InputError` ``no_settings`` for a model that was not saved by us.
+    """
+    found: dict[str, Any] | None = getattr(config, _SETTINGS, None)
+    if found is None:
+        detail = f"The model's config.json has no {_SETTINGS}: it was not trained by Bertune."
+        raise InputError("no_settings", detail, ("model",))
+    return found
 
 
 def _save_tokenizer(folder: Path, trained: TrainedModel) -> None:

@@ -26,16 +26,18 @@ class PartSize:
     """How many padded tokens go through the network at once: no limit until memory runs out.
 
     What it has learned holds for the rest of a run, so that not every batch runs out first.
+    ``max_rows`` is a limit of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_rows: int | None = None) -> None:
         self.max_tokens: int | None = None
+        self._max_rows = max_rows
 
     def cut(self, positions: Positions, lengths: npt.NDArray[np.int64]) -> list[Positions]:
         """Cut a batch into even parts, each within the limit or a single row."""
-        if self.max_tokens is None:
-            return [positions]
-        rows = max(1, self.max_tokens // int(lengths[positions].max()))
+        rows = self._max_rows or len(positions)
+        if self.max_tokens is not None:
+            rows = min(rows, max(1, self.max_tokens // int(lengths[positions].max())))
         return np.array_split(positions, -(-len(positions) // rows))
 
     def shrink(self, positions: Positions, lengths: npt.NDArray[np.int64]) -> None:

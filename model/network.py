@@ -1,4 +1,4 @@
-"""The network: a BERT-family encoder with a classification head, from a folder or from nothing.
+"""The network: a BERT-family encoder with a head for its task, from a folder or from nothing.
 
 Everything is read from the given folder and never from a hub. What Transformers logs while it
 loads (a table of "newly initialized" weights, progress bars) is silenced, and what matters of it
@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
@@ -18,15 +18,18 @@ from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     BertConfig,
     PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
 
-from model.checkpoint import ScratchSize, model_files, read_checkpoint
+from model.checkpoint import OWN_TYPE, ScratchSize, model_files, read_checkpoint, read_json
+from model.config import Pooling
 from model.dropout import use_cheap_dropout
 from model.errors import InputError
+from model.pooling import install_pooling, set_pooling
 
 DROPOUT_FIELDS = (
     "hidden_dropout_prob",
@@ -44,12 +47,38 @@ DROPOUT_FIELDS = (
 """What the supported model types call their dropout probabilities."""
 
 
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What sits on the encoder."""
+
+    outputs: tuple[str, ...]
+    """What the logits stand for, in their order."""
+    problem_type: Literal[
+        "single_label_classification", "multi_label_classification", "regression", None
+    ] = "single_label_classification"
+    """As Transformers calls it; its pipelines go by it."""
+    per_token: bool = False
+    """Logits for every token, not for the row."""
+
+    def on(self, config: PretrainedConfig) -> Any:
+        """The architecture of ``config`` with this head, with random weights."""
+        auto: Any = (
+            AutoModelForTokenClassification
+            if self.per_token
+            else AutoModelForSequenceClassification
+        )
+        return auto.from_config(config, dtype=torch.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class BaseModel:
     """A model before training. Shared between trials, so its parts are copied before use."""
 
     config: PretrainedConfig
-    weights: dict[str, torch.Tensor] | None
+    weights: Weights | None
     """By the file's own names, on the CPU; None for a model that starts from random weights."""
     max_positions: int
     """The longest sequence, in tokens."""
@@ -82,8 +111,8 @@ def load_base(folder: Path) -> BaseModel:
     """
     facts = read_checkpoint(folder)
     paths = [folder / file.path for file in model_files(folder)]
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    weights: dict[str, torch.Tensor] = {}
+    config = _read_config(folder, facts.model_type)
+    weights: Weights = {}
     for path in paths:
         if path.suffix == ".safetensors":
             weights.update(_read_weights(path))
@@ -94,39 +123,59 @@ def load_base(folder: Path) -> BaseModel:
     return BaseModel(config, weights, facts.max_positions, tokenizer_files)
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+def _read_config(folder: Path, model_type: str) -> PretrainedConfig:
+    content = read_json(folder / "config.json")
+    found: PretrainedConfig
+    if str(content["model_type"]).startswith(OWN_TYPE):
+        kind: Any = type(AutoConfig.for_model(model_type))
+        found = kind.from_dict(content | {"model_type": model_type})
+    else:
+        found = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return found
+
+
+def _read_weights(path: Path) -> Weights:
     try:
         return load_file(path)
     except SafetensorError as error:
         raise InputError("broken_weights", f"{path}: {error}", ("model",)) from error
 
 
+def outputs_of(config: PretrainedConfig) -> tuple[str, ...]:
+    """What the logits of a saved model stand for; the file may list them in any order."""
+    return tuple(name for _, name in sorted((config.id2label or {}).items()))
+
+
 def build_network(
     base: BaseModel,
-    labels: tuple[str, ...],
+    head: Head,
     *,
     device: torch.device,
     dropout: float | None,
+    pooling: Pooling | None = None,
     trained: bool = False,
 ) -> PreTrainedModel:
-    """The classifier over ``labels``, in fp32; new weights are drawn from torch's CPU generator.
+    """The encoder with its ``head``, in fp32; new weights are drawn from torch's CPU generator.
 
-    ``dropout`` replaces every dropout probability of the model. ``trained`` refuses a base whose
+    ``dropout`` replaces every dropout probability of the model, ``pooling`` how it pools its
+    tokens; None keeps either. ``trained`` refuses a base whose
     head is absent. Raises `InputError` `wrong_weights` when the weights are not those of the
     configured architecture.
     """
-    config = _classifier_config(base.config, labels, dropout)
+    config = _headed_config(base.config, head, dropout)
+    set_pooling(config, pooling)
     if base.weights is None:
-        network = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        network = head.on(config)
     else:
-        network = _load_weights(config, base.weights, trained)
+        network = _load_weights(config, head, base.weights, trained)
     use_cheap_dropout(network)
+    install_pooling(network)
     return cast(PreTrainedModel, network.to(device))
 
 
-def _load_weights(config: PretrainedConfig, weights: dict[str, torch.Tensor], trained: bool) -> Any:
+def _load_weights(config: PretrainedConfig, head: Head, weights: Weights, trained: bool) -> Any:
     with torch.device("meta"):
-        kind = type(AutoModelForSequenceClassification.from_config(config))
+        kind = type(head.on(config))
     with quiet_transformers():
         network, info = kind.from_pretrained(
             None,
@@ -143,13 +192,11 @@ def _load_weights(config: PretrainedConfig, weights: dict[str, torch.Tensor], tr
     return network
 
 
-def _classifier_config(
-    base: PretrainedConfig, labels: tuple[str, ...], dropout: float | None
-) -> PretrainedConfig:
+def _headed_config(base: PretrainedConfig, head: Head, dropout: float | None) -> PretrainedConfig:
     config = copy.deepcopy(base)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: index for index, label in enumerate(labels)}
-    config.problem_type = "single_label_classification"
+    config.id2label = dict(enumerate(head.outputs))
+    config.label2id = {output: index for index, output in enumerate(head.outputs)}
+    config.problem_type = head.problem_type
     config._attn_implementation = None  # torch's own kernels where the architecture has them
     if dropout is not None:
         for name in DROPOUT_FIELDS:

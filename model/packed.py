@@ -1,10 +1,10 @@
 """BERT's forward pass over real tokens only, and in its last layer over the first token only.
 
 Transformers runs every layer over padded rows and every row to its end. Here the tokens of a batch
-stand in one array without padding; only attention looks at them row by row. The classifier reads
-nothing but the first token of a row, so the last layer asks for nothing else: its other tokens give
-keys and values, and that is all that the loss depends on. Losses and gradients are the same up to
-rounding, from the network's own modules and weights.
+stand in one array without padding; only attention looks at them row by row. Unless it pools them
+all, the classifier reads nothing but the first token of a row, so the last layer asks for nothing
+else: its other tokens give keys and values, and that is all that the loss depends on. Losses and
+gradients are the same up to rounding, from the network's own modules and weights.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from transformers import BertForSequenceClassification, PreTrainedModel
 from model.batches import Positions, to_device
 from model.devices import UsedPrecision, autocast
 from model.dropout import dropout
+from model.pooling import own_pooling
 from model.tokens import Sequences
 
 
@@ -33,6 +34,8 @@ class PackedBatch:
     """[1, T] int64; places within the rows."""
     first: torch.Tensor
     """[rows] int64; where each row begins."""
+    lengths: torch.Tensor
+    """[rows] int64; tokens of each row."""
     spread: torch.Tensor
     """[rows · H · W] int64; the (token, head) of each place, 0 where a row is over."""
     gathered: torch.Tensor
@@ -67,6 +70,7 @@ def pack(
         token_type_ids=put(sequences.type_ids[source].astype(np.int64)[None]),
         position_ids=put(place[None]),
         first=put(first),
+        lengths=put(lengths),
         spread=put(spread),
         gathered=put(gathered),
         bias=put(np.repeat(bias, heads, axis=0)[:, None]),
@@ -83,6 +87,7 @@ class PackedBert:
         self._device = device
         self._precision = precision
         self._heads: int = network.config.num_attention_heads
+        self._pooling = own_pooling(network.config)
 
     def logits(self, sequences: Sequences, positions: Positions) -> torch.Tensor:
         """[rows, labels], in the precision of the matrix products."""
@@ -92,15 +97,22 @@ class PackedBert:
             hidden = bert.embeddings(batch.input_ids, batch.token_type_ids, batch.position_ids)[0]
             *layers, last = bert.encoder.layer
             for layer in layers:
-                mixed = self._attend(layer.attention.self, hidden, hidden, batch)
-                hidden = _after_attention(layer, mixed, hidden)
-            first = hidden[batch.first]
-            hidden = _after_attention(
-                last, self._attend(last.attention.self, first, hidden, batch), first
-            )
-            pooled = bert.pooler(hidden[:, None])
+                hidden = self._run(layer, hidden, hidden, batch)
+            if self._pooling is None:
+                read = self._run(last, hidden[batch.first], hidden, batch)
+            else:
+                hidden = self._run(last, hidden, hidden, batch)
+                read = torch.segment_reduce(hidden, self._pooling, lengths=batch.lengths)
+            pooled = bert.pooler(read[:, None])
             logits: torch.Tensor = self._network.classifier(self._network.dropout(pooled))
         return logits
+
+    def _run(
+        self, layer: Any, asking: torch.Tensor, hidden: torch.Tensor, batch: PackedBatch
+    ) -> torch.Tensor:
+        """[asking, hidden size]: one layer for the rows of ``asking``."""
+        mixed = self._attend(layer.attention.self, asking, hidden, batch)
+        return _after_attention(layer, mixed, asking)
 
     def _attend(
         self, attention: Any, asking: torch.Tensor, hidden: torch.Tensor, batch: PackedBatch

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from model.measures import PER_CLASS
+
 if TYPE_CHECKING:
-    from model.metrics import Evaluation
+    from model.metrics import Evaluation, Matrix
 
 WIDE_CLASSES = 12
 """With more classes than this the matrix no longer fits; the frequent confusions are listed."""
@@ -33,26 +35,26 @@ def evaluation_report(evaluation: Evaluation) -> str:
         )
         for entry in evaluation.per_class
     ]
-    return "\n\n".join(
-        (
-            table(("metric", "value"), overall),
-            table(("label", "precision", "recall", "f1", "rows"), per_class),
-            confusion_report(evaluation),
-        )
-    )
+    parts = [table(("metric", "value"), overall)]
+    if per_class:  # these say what a class's 2×2 matrix says
+        parts.append(table(("label", "precision", "recall", "f1", "support"), per_class))
+    parts += [
+        confusion_report(matrix) for matrix in evaluation.matrices if matrix.kind != PER_CLASS
+    ]
+    return "\n\n".join(parts)
 
 
-def confusion_report(evaluation: Evaluation) -> str:
+def confusion_report(matrix: Matrix) -> str:
     """The matrix, rows true and columns predicted, or the frequent confusions of many classes."""
     from model.metrics import confused_pairs
 
-    labels = evaluation.labels
+    labels = matrix.labels
     if len(labels) > WIDE_CLASSES:
-        pairs = confused_pairs(evaluation, most=SHOWN_CONFUSIONS)
+        pairs = confused_pairs(matrix, most=SHOWN_CONFUSIONS)
         rows = [(true, predicted, str(count)) for true, predicted, count in pairs]
-        return table(("true", "taken for", "rows"), rows)
+        return table(("true", "taken for", matrix.unit), rows)
     numbered = [f"{index} {label}" for index, label in enumerate(labels, start=1)]
-    lines = zip(numbered, evaluation.confusion.tolist(), strict=True)
+    lines = zip(numbered, matrix.counts.tolist(), strict=True)
     header = ("true \\ predicted", *(str(index + 1) for index in range(len(labels))))
     return table(header, [(name, *map(str, counts)) for name, counts in lines])
 

@@ -1,21 +1,24 @@
 """Rows as they leave a source turned into the rows a model may see, or refused by name."""
 
-import math
-from collections.abc import Iterator
-from decimal import Decimal
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from model.cells import Where, as_text, at
 from model.columns import Columns
-from model.config import MissingPolicy, Split
-from model.dataset_summary import SplitTally
+from model.config import DataOptions, Split
+from model.dates import DateReader
 from model.errors import InputError
+from model.labels.label_reader import LabelReader
+from model.numeric_labels import many_numbers
 from model.sources import Source
+from model.split_tally import SplitTally
+from model.text_repair import TextRepair
 
 MAX_CLASSES = 2000
 """A label column with more different values is the wrong column."""
 MAX_LABEL_CHARS = 200
-
-Where = tuple[str, str]
 
 
 class Row(NamedTuple):
@@ -25,94 +28,159 @@ class Row(NamedTuple):
     text_a: str
     text_b: str | None
     label: str
+    """In the canonical form of the task's `LabelReader`."""
+    group: int | None = None
+    """A hash: equal for equal groups, and tells nobody who they are."""
+    date: int | None = None
+    """Microseconds since 1970, UTC."""
 
 
-def checked_rows(
-    source: Source,
-    split: Split,
-    columns: Columns,
-    policy: MissingPolicy,
-    tally: SplitTally,
-    known_labels: frozenset[str] | None,
-) -> Iterator[Row]:
-    """Yield the rows to keep and count them, and the missing values, in ``tally``.
+@dataclass(frozen=True, slots=True)
+class RowReader:
+    """Reads the rows of each file of a data set in the same way."""
 
-    ``known_labels`` are those of train, None while train itself is read. Raises `InputError`
-    ``missing_value``, ``unseen_label``, ``bad_label``, ``too_many_classes``, ``bad_row`` or
-    ``nul_byte``.
-    """
-    for number, (place, values) in enumerate(source.rows(columns.names), 1):
-        where = (split, f"{source.unit} {place}")
-        cells = [as_text(value, where) for value in values]
-        texts, label = cells[:-1], cells[-1].strip()
-        text_missing = not all(texts)
-        tally.missing["text"] += text_missing
-        tally.missing["label"] += not label
-        if (text_missing or not label) and policy == "error":
-            raise _missing_value(where, "text" if label else "label")
-        if not label or (text_missing and policy == "drop"):
-            continue
-        _check_label(label, where, tally, known_labels)
-        row = Row(number, texts[0], texts[1] if len(texts) > 1 else None, label)
-        try:
-            tally.add(*row[1:])
-        except UnicodeEncodeError as error:
-            detail = f"{_at(where)} holds half of a surrogate pair, which is no character."
-            raise InputError("bad_row", detail, where) from error
-        yield row
+    columns: Columns
+    labels: LabelReader
+    options: DataOptions
+    dates: DateReader
+    _repair: TextRepair = field(default_factory=TextRepair)
+
+    def rows(
+        self, source: Source, split: Split, tally: SplitTally, known_labels: frozenset[str] | None
+    ) -> Iterator[Row]:
+        """Yield the rows to keep; count them, and what was found in them, in ``tally``.
+
+        ``known_labels`` are those of train, None while train itself is read. Raises `InputError`
+        ``missing_value``, ``unseen_label``, ``bad_label``, ``too_many_classes``, ``bad_row``,
+        ``bad_date``, ``bad_json`` or ``nul_byte``, and what the task's reader raises.
+        """
+        names = tuple(self.columns.wanted(split, source.columns()))
+        for number, (place, values) in enumerate(source.rows(names), 1):
+            where = (split, f"{source.unit} {place}")
+            try:
+                row = self._read(number, dict(zip(names, values, strict=True)), where, tally)
+                if row is None or not self._known(row.label, where, tally, known_labels):
+                    continue
+                tally.add(*row[:4], row.group)
+            except UnicodeEncodeError as error:
+                detail = f"{at(where)} holds half of a surrogate pair, which is no character."
+                raise InputError("bad_row", detail, where) from error
+            self.labels.count(tally, row.label)
+            yield row
+
+    def _read(
+        self, number: int, values: Mapping[str, object], where: Where, tally: SplitTally
+    ) -> Row | None:
+        """None where a value is missing and its row is dropped."""
+        texts, field_missing = self._texts(values, where)
+        label = self.labels.label(self._label_cell(values[self.columns.label]), where)
+        tally.repaired.update(self._repair.take_found())
+        columns, split = self.columns, where[0]
+        group = None if columns.group is None else _group(values.get(columns.group), where)
+        needs_date = columns.date is not None and split == "train"
+        date = self.dates.read(values[columns.date], where) if columns.date and needs_date else None
+        lacks = {
+            "text": not all(texts),
+            "label": label is None,
+            "group": columns.group is not None and split == "train" and group is None,
+            "date": needs_date and date is None,
+        }
+        tally.missing.update(what for what, missing in lacks.items() if missing)
+        tally.missing["label"] += label == ""  # of several labels none may be meant: counted, kept
+        tally.missing["field"] += field_missing and not lacks["text"]
+        if any(lacks.values()):
+            self._check_allowed(lacks, where)
+            if label is None or any(lacks[what] for what in ("group", "date")) or self._drops_texts:
+                tally.dropped["missing"] += 1
+                return None
+            if self.options.missing == "token":
+                texts = [text or self.options.missing_token for text in texts]
+        assert label is not None
+        self.labels.check(texts, label, where)
+        return Row(number, texts[0], texts[1] if len(texts) > 1 else None, label, group, date)
+
+    @property
+    def _drops_texts(self) -> bool:
+        return self.options.missing in ("drop", "error")
+
+    def _check_allowed(self, lacks: Mapping[str, bool], where: Where) -> None:
+        if self.options.missing != "error":
+            return
+        what = next(what for what in ("label", "text", "group", "date") if lacks[what])
+        detail = f"{at(where)} has no {what}. Fill it, or set options.missing to drop such rows."
+        raise InputError("missing_value", detail, where)
+
+    def _texts(self, values: Mapping[str, object], where: Where) -> tuple[list[str], bool]:
+        """The repaired texts, "" where one is missing; and whether a field of one is."""
+        placeholder = self.options.missing_token if self.options.missing == "token" else None
+        cells: list[object] = []
+        field_missing = False
+        for recipe in self.columns.texts:
+            if recipe.plain:
+                cells.append(values[recipe.columns[0]])
+            else:
+                text, missing = recipe.text(values, where, placeholder)
+                cells.append(text)
+                field_missing |= missing
+        texts = self.labels.texts(cells, where)
+        if self.options.normalise:
+            texts = [self.labels.repaired(text, self._repair.repair) for text in texts]
+            texts = ["" if text.isspace() else text for text in texts]
+        return texts, field_missing
+
+    def _label_cell(self, cell: object) -> object:
+        """The cell repaired, and cut where the options state what stands between labels."""
+        if self.options.normalise:
+            if isinstance(cell, str):
+                cell = self._repair.repair(cell)
+            elif isinstance(cell, list | tuple):
+                cell = [self._repair.repair(x) if isinstance(x, str) else x for x in cell]
+        separator = self.options.label_separator
+        return cell.split(separator) if separator and isinstance(cell, str) else cell
+
+    def _known(
+        self, label: str, where: Where, tally: SplitTally, known_labels: frozenset[str] | None
+    ) -> bool:
+        """Whether the row stays. Raises `InputError` for a class that cannot be one."""
+        for name in self.labels.classes_in(label):
+            if name in tally.labels:
+                continue
+            if known_labels is not None and name not in known_labels:
+                if self.options.unseen == "drop":
+                    tally.dropped["unseen_label"] += 1
+                    return False
+                raise _unseen_label(name, where)
+            _check_class(name, where, tally)
+        return True
 
 
-def as_text(value: object, where: Where) -> str:
-    """Return a raw value as text, "" when it is missing: null, NaN or white space alone.
-
-    Numbers read as people write them (``1``, not ``1.0``), truth values as ``true``, ``false``.
-    """
-    if isinstance(value, str):
-        if "\0" in value:
-            raise InputError("nul_byte", f"{_at(where)} holds a NUL character.", where)
-        return "" if value.isspace() else value
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value):
-        return str(int(value))
-    if isinstance(value, int | float | Decimal):
-        return str(value)
-    kind = type(value).__name__
-    detail = f"{_at(where)} holds a {kind} where one text or one label belongs."
-    raise InputError("bad_row", detail, where)
+def _group(cell: object, where: Where) -> int | None:
+    text = as_text(cell, where).strip()
+    if not text:
+        return None
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def _at(where: Where) -> str:
-    return f"{where[1].capitalize()} of {where[0]}"
+def _unseen_label(label: str, where: Where) -> InputError:
+    detail = (
+        f"{at(where)} has the label {label[:80]!r}, which no train row has, so no model can learn "
+        "it. Add rows of it to train, or set options.unseen to drop."
+    )
+    return InputError("unseen_label", detail, where)
 
 
-def _missing_value(where: Where, what: str) -> InputError:
-    detail = f"{_at(where)} has no {what}. Fill it, or set options.missing to drop such rows."
-    return InputError("missing_value", detail, where)
-
-
-def _check_label(
-    label: str, where: Where, tally: SplitTally, known_labels: frozenset[str] | None
-) -> None:
-    if label in tally.labels:
-        return
-    if known_labels is not None and label not in known_labels:
-        detail = (
-            f"{_at(where)} has the label {label[:80]!r}, which no train row has, so no model can "
-            "learn it."
-        )
-        raise InputError("unseen_label", detail, where)
+def _check_class(label: str, where: Where, tally: SplitTally) -> None:
     if len(label) > MAX_LABEL_CHARS:
-        detail = (
-            f"{_at(where)} has a label of {len(label)} characters, more than {MAX_LABEL_CHARS}; "
-            "is this the label column? Name it in options.label."
-        )
-        raise InputError("bad_label", detail, where)
+        length = len(label)
+        detail = f"{at(where)} has a label of {length} characters, more than {MAX_LABEL_CHARS}"
+        raise InputError("bad_label", detail + _column_hint(tally), where)
     if len(tally.labels) == MAX_CLASSES:
-        detail = (
-            f"{_at(where)} has the {MAX_CLASSES + 1}th different label; is this the label column? "
-            "Name it in options.label."
-        )
-        raise InputError("too_many_classes", detail, where)
+        detail = f"{at(where)} has the {MAX_CLASSES + 1}th different label"
+        raise InputError("too_many_classes", detail + _column_hint(tally), where)
+
+
+def _column_hint(tally: SplitTally) -> str:
+    hint = "; is this the label column? Name it in options.label."
+    if many_numbers(tally.labels):
+        hint += " They are numbers: to predict a number, set options.task to regression."
+    return hint

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 
-from model.metrics import Evaluation, Predictions, score
+from model.metrics import Evaluation
 from model.randomness import RandomState
 from model.state_file import BrokenFileError, read_tensors, write_tensors
+from model.tasks.catalogue import task_named
 from model.train_result import EpochReport
 
-FORMAT = "bertune-run-state-2"
+FORMAT = "bertune-run-state-3"
 """To be raised with every change of what the file holds or of what a step does."""
 
 Tensors = dict[str, torch.Tensor]
@@ -63,6 +64,8 @@ class RunState:
     network: Tensors
     optimizer: dict[int, Tensors]
     """By the parameter's place in the optimizer."""
+    average: Tensors
+    """The moving average of the trained weights; empty where none is kept."""
     max_tokens: int | None
     """What was learned about the memory: see `PartSize`."""
     best: BestEpoch | None
@@ -124,6 +127,7 @@ def _best_facts(best: BestEpoch) -> dict[str, Any]:
     evaluation = best.evaluation
     return {
         "epoch": best.epoch,
+        "task": evaluation.task,
         "labels": evaluation.labels,
         "loss": evaluation.metrics["loss"],
     }
@@ -133,7 +137,7 @@ def _tensors(state: RunState) -> Tensors:
     found = {"loss_sum": state.loss_sum, "random/cpu": state.random.cpu}
     if state.random.cuda is not None:
         found["random/cuda"] = state.random.cuda
-    found |= _below("network", state.network)
+    found |= _below("network", state.network) | _below("average", state.average)
     for index, moments in state.optimizer.items():
         found |= _below(f"optimizer/{index}", moments)
     if state.best is not None:
@@ -142,7 +146,7 @@ def _tensors(state: RunState) -> Tensors:
     return found
 
 
-def _prediction_columns(predictions: Predictions) -> Tensors:
+def _prediction_columns(predictions: Any) -> Tensors:
     columns = {
         field.name: getattr(predictions, field.name) for field in dataclasses.fields(predictions)
     }
@@ -172,6 +176,7 @@ def _state(facts: dict[str, Any], tensors: Tensors) -> RunState:
         random=RandomState(facts["random"], tensors["random/cpu"], tensors.get("random/cuda")),
         network=_within("network", tensors),
         optimizer=_optimizer(_within("optimizer", tensors)),
+        average=_within("average", tensors),
         max_tokens=facts["max_tokens"],
         best=None if facts["best"] is None else _best(facts["best"], tensors),
         reports=tuple(EpochReport(**report) for report in facts["reports"]),
@@ -190,6 +195,9 @@ def _optimizer(tensors: Tensors) -> dict[int, Tensors]:
 
 def _best(facts: dict[str, Any], tensors: Tensors) -> BestEpoch:
     columns = _within("predictions", tensors)
-    predictions = Predictions(**{name: column.numpy() for name, column in columns.items()})
-    evaluation = score(tuple(facts["labels"]), predictions, facts["loss"])
+    task = task_named(facts["task"])
+    predictions = task.predictions_type(
+        **{name: column.numpy() for name, column in columns.items()}
+    )
+    evaluation = task.score(tuple(facts["labels"]), predictions, facts["loss"])
     return BestEpoch(facts["epoch"], evaluation, _within("best", tensors))

@@ -203,7 +203,7 @@ class ParquetSource:
     def columns(self) -> tuple[str, ...]:
         try:
             return tuple(pq.read_schema(self.path).names)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:  # a name that is not UTF-8
             raise self._unreadable(error) from error
 
     def rows(self, names: Sequence[str]) -> Iterator[Row]:
@@ -211,7 +211,8 @@ class ParquetSource:
         try:
             with pq.ParquetFile(self.path) as file:
                 for batch in file.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(names))):
-                    for values in zip(*(batch[name].to_pylist() for name in names), strict=True):
+                    columns = (_in_microseconds(batch[name]).to_pylist() for name in names)
+                    for values in zip(*columns, strict=True):
                         number += 1
                         yield number, values
         except UnicodeDecodeError as error:
@@ -220,7 +221,21 @@ class ParquetSource:
             raise InputError("not_utf8", detail, (self.split, f"row {number + 1}")) from error
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(error) from error
+        except (ValueError, OverflowError) as error:
+            rows = f"one of the rows {number + 1} to {number + _BATCH_ROWS}"
+            detail = f"In {self.split}, {rows} holds a value that cannot be read: {error}."
+            raise InputError("bad_row", detail, (self.split, f"row {number + 1}")) from error
 
     def _unreadable(self, error: Exception) -> InputError:
         detail = f"The {self.split} file is no readable Parquet file: {error}."
         return InputError("bad_parquet", detail, (self.split,))
+
+
+def _in_microseconds(column: pa.Array) -> pa.Array:
+    """Python's times know no nanoseconds; what reads such columns depends on what is installed."""
+    kind = column.type
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return column.cast(pa.timestamp("us", kind.tz), safe=False)
+    if pa.types.is_time64(kind) and kind.unit == "ns":
+        return column.cast(pa.time64("us"), safe=False)
+    return column

@@ -17,7 +17,10 @@ Positions = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class SplitRows:
-    """Positions (0-based, ascending, int64) of the rows of each split in the train file."""
+    """Positions (0-based, ascending, int64) of the rows of each split in the train file.
+
+    A row that was left out stands in none.
+    """
 
     train: Positions
     validation: Positions
@@ -45,7 +48,7 @@ def split_rows(
         drawn = rng.permutation(by_class[k])
         split_of[drawn[: validation[k]]] = 1
         split_of[drawn[validation[k] : validation[k] + test[k]]] = 2
-    return _rows_of(split_of)
+    return rows_of(split_of)
 
 
 def held_out_counts(
@@ -100,8 +103,14 @@ def _apportion(counts: Sequence[int], fraction: float, spare: Sequence[int]) -> 
     return shares
 
 
-def _rows_of(split_of: np.ndarray[tuple[int], np.dtype[np.int8]]) -> SplitRows:
+def rows_of(split_of: np.ndarray[tuple[int], np.dtype[np.int8]]) -> SplitRows:
+    """From the split of each row, as a position in `SPLITS`; -1 is none."""
     return SplitRows(*(np.flatnonzero(split_of == k).astype(np.int64) for k in range(len(SPLITS))))
+
+
+def split_positions(rows: SplitRows) -> tuple[Positions, ...]:
+    """The positions of each split, in the order of `SPLITS`."""
+    return rows.train, rows.validation, rows.test
 
 
 def write_rows(rows: SplitRows, path: Path) -> None:
@@ -109,7 +118,7 @@ def write_rows(rows: SplitRows, path: Path) -> None:
 
     The file appears whole, by a rename.
     """
-    parts = (rows.train, rows.validation, rows.test)
+    parts = split_positions(rows)
     positions = np.concatenate(parts)
     split_of = np.repeat(np.arange(len(SPLITS)), [len(part) for part in parts])
     order = np.argsort(positions, kind="stable")

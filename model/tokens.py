@@ -5,13 +5,13 @@ kept apart from the cheap one (`TokenTable.fit`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from model.config import Truncation
+from model.config import Cut
 from model.dataset_summary import quantiles
 from model.errors import InputError
 from model.tokenizer_files import load_tokenizer
@@ -25,13 +25,20 @@ __all__ = [
     "load_tokenizer",
     "probe_frame",
     "tokenize",
-    "truncated_share",
+    "tokenize_words",
     "unknown_share",
+    "unknown_warnings",
 ]
 
 Ids = np.ndarray[tuple[int], np.dtype[np.int32]]
 TypeIds = np.ndarray[tuple[int], np.dtype[np.uint8]]
 Lengths = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+MANY_UNKNOWN = 0.05
+"""More unknown word pieces than this mean a vocabulary of another language or script."""
+
+OnTexts = Callable[[int, int], None]
+"""``progress(done, total)`` counts texts."""
 
 _CHUNK_TEXTS = 4096
 _BLOCK_ROWS = 8192
@@ -53,6 +60,14 @@ class Frame:
 
     def __len__(self) -> int:
         return len(self.prefix) + len(self.middle) + len(self.suffix)
+
+    @property
+    def blank(self) -> "Frame":
+        """As long, with -1 for every token."""
+        prefix, middle, suffix = (
+            ((-1, 0),) * len(part) for part in (self.prefix, self.middle, self.suffix)
+        )
+        return Frame(prefix, middle, suffix, self.type_a, self.type_b)
 
 
 def probe_frame(tokenizer: Tokenizer, *, pair: bool) -> Frame:
@@ -111,6 +126,8 @@ class Sequences:
     truncated_rows: int
     lost_tokens: int
     """Word pieces cut off, over all rows."""
+    begins: Ids | None = None
+    """[tokens] which of its row's words begins there, -1 where none; None: no words were given."""
 
     @property
     def lengths(self) -> Lengths:
@@ -128,6 +145,8 @@ class TokenTable:
     text_b: Ragged | None
     frame: Frame
     unknown_id: int | None
+    begins: Ragged | None = None
+    """Beside ``text_a``: which word begins at a piece, -1 where none; of rows given as words."""
 
     def __len__(self) -> int:
         return len(self.text_a.offsets) - 1
@@ -137,27 +156,25 @@ class TokenTable:
         return self.text_a.nbytes + (0 if self.text_b is None else self.text_b.nbytes)
 
     @property
+    def pieces(self) -> int:
+        """Word pieces of all rows."""
+        return len(self.text_a.ids) + (0 if self.text_b is None else len(self.text_b.ids))
+
+    @property
     def lengths(self) -> Lengths:
         """Length of every row with its special tokens, untruncated."""
         second = 0 if self.text_b is None else self.text_b.lengths
         return self.text_a.lengths + second + len(self.frame)
 
-    def fit(self, max_length: int, truncation: Truncation = "head") -> Sequences:
+    def fit(self, max_length: int, truncation: Cut = "head") -> Sequences:
         """Add the special tokens and cut every row to ``max_length`` tokens, these included.
 
         ``head`` keeps the start of a text, ``tail`` its end, ``head_tail`` half of each (the
         start gets the odd one; Sun et al. 2019, "How to Fine-Tune BERT for Text
-        Classification?"). Of a pair the longer text is cut first. Raises `InputError`
-        ``invalid_value`` when the special tokens alone fill ``max_length``.
+        Classification?"). Of a pair the longer text is cut first. Raises `InputError` as `kept`.
         """
-        room = max_length - len(self.frame)
-        if room < 1:
-            detail = (
-                f"max_length {max_length} leaves no room beside {len(self.frame)} special ones."
-            )
-            raise InputError("invalid_value", detail, ("max_length",))
-        keep_a, keep_b = self._kept(room)
-        offsets = _starts(keep_a + keep_b + len(self.frame))
+        keep_a, keep_b = self.kept(max_length)
+        offsets = starts(keep_a + keep_b + len(self.frame))
         ids = np.empty(offsets[-1], dtype=np.int32)
         type_ids = np.empty(offsets[-1], dtype=np.uint8)
         for start in range(0, len(self), _BLOCK_ROWS):
@@ -170,10 +187,24 @@ class TokenTable:
                 layout.copy(self.text_b, keep_b[block], self.frame.type_b)
             layout.put(self.frame.suffix)
         lost = self.lengths - np.diff(offsets)
-        return Sequences(ids, type_ids, offsets, int(np.count_nonzero(lost)), int(lost.sum()))
+        begins = None
+        if self.begins is not None:  # laid out as the pieces are
+            table = replace(self, text_a=self.begins, begins=None, frame=self.frame.blank)
+            begins = table.fit(max_length, truncation).ids
+        cut = int(np.count_nonzero(lost)), int(lost.sum())
+        return Sequences(ids, type_ids, offsets, *cut, begins)
 
-    def _kept(self, room: int) -> tuple[Lengths, Lengths]:
-        """Return how many pieces of each text stay, the longer text cut first."""
+    def kept(self, max_length: int) -> tuple[Lengths, Lengths]:
+        """Return how many pieces of each text stay, the longer text cut first.
+
+        Raises `InputError` ``invalid_value`` when the special tokens alone fill ``max_length``.
+        """
+        room = max_length - len(self.frame)
+        if room < 1:
+            detail = (
+                f"max_length {max_length} leaves no room beside {len(self.frame)} special ones."
+            )
+            raise InputError("invalid_value", detail, ("max_length",))
         n_a = self.text_a.lengths
         if self.text_b is None:
             return np.minimum(n_a, room), np.zeros_like(n_a)
@@ -193,7 +224,7 @@ class _Layout:
     at: Lengths
     """Where each row's next part goes; moves as parts are laid."""
     block: slice
-    truncation: Truncation
+    truncation: Cut
 
     def put(self, special: tuple[tuple[int, int], ...]) -> None:
         for token, type_id in special:
@@ -205,7 +236,7 @@ class _Layout:
         """Copy ``keep`` pieces of each row, from the ends that the truncation keeps."""
         first, end = text.offsets[:-1][self.block], text.offsets[1:][self.block]
         head = {"head": keep, "tail": 0 * keep, "head_tail": keep - keep // 2}[self.truncation]
-        rank = np.arange(keep.sum()) - np.repeat(_starts(keep)[:-1], keep)  # place in its text
+        rank = np.arange(keep.sum()) - np.repeat(starts(keep)[:-1], keep)  # place in its text
         in_head = rank < np.repeat(head, keep)
         source = rank + np.where(in_head, np.repeat(first, keep), np.repeat(end - keep, keep))
         target = rank + np.repeat(self.at, keep)
@@ -214,7 +245,7 @@ class _Layout:
         self.at[:] += keep
 
 
-def _starts(lengths: Lengths) -> Lengths:
+def starts(lengths: Lengths) -> Lengths:
     """Return the [rows + 1] offsets of rows of these lengths laid end to end."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
@@ -224,7 +255,7 @@ def tokenize(
     text_a: Sequence[str],
     text_b: Sequence[str] | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnTexts | None = None,
 ) -> TokenTable:
     """Encode every text once; ``progress(done, total)`` counts texts, both of a pair.
 
@@ -244,12 +275,39 @@ def tokenize(
     )
 
 
+def tokenize_words(
+    tokenizer: Tokenizer, rows: Sequence[Sequence[str]], *, progress: OnTexts | None = None
+) -> TokenTable:
+    """Encode texts that come as words, and note at which pieces these begin.
+
+    A word may have no piece. The tokenizer must not truncate or pad.
+    """
+    pieces = [np.empty(0, dtype=np.int32)]
+    begins = [np.empty(0, dtype=np.int32)]
+    for start in range(0, len(rows), _CHUNK_TEXTS):
+        chunk = [list(row) for row in rows[start : start + _CHUNK_TEXTS]]
+        for found in tokenizer.encode_batch(chunk, is_pretokenized=True, add_special_tokens=False):
+            words = np.array(found.word_ids, dtype=np.int32)
+            same = np.concatenate([[False], words[1:] == words[:-1]])[: len(words)]
+            pieces.append(np.array(found.ids, dtype=np.int32))
+            begins.append(np.where(same, np.int32(-1), words))
+        if progress is not None:
+            progress(start + len(chunk), len(rows))
+    offsets = starts(np.array([len(row) for row in pieces[1:]], dtype=np.int64))
+    plain = tokenize(tokenizer, [])
+    return replace(
+        plain,
+        text_a=Ragged(np.concatenate(pieces), offsets),
+        begins=Ragged(np.concatenate(begins), offsets),
+    )
+
+
 def _encode(
     tokenizer: Tokenizer,
     texts: Sequence[str],
     done: int,
     total: int,
-    progress: Callable[[int, int], None] | None,
+    progress: OnTexts | None,
 ) -> Ragged:
     parts = [np.empty(0, dtype=np.int32)]
     lengths: list[int] = []
@@ -260,17 +318,12 @@ def _encode(
         parts.append(np.fromiter(chain.from_iterable(rows), dtype=np.int32))
         if progress is not None:
             progress(done + start + len(chunk), total)
-    return Ragged(np.concatenate(parts), _starts(np.asarray(lengths, dtype=np.int64)))
+    return Ragged(np.concatenate(parts), starts(np.asarray(lengths, dtype=np.int64)))
 
 
 def lengths_summary(table: TokenTable) -> dict[str, int]:
     """Return p50, p90, p95, p99 and max of the row lengths, special tokens included."""
     return quantiles(table.lengths)
-
-
-def truncated_share(table: TokenTable, max_length: int) -> float:
-    """Return the share of rows that ``max_length`` would cut."""
-    return float(np.mean(table.lengths > max_length))
 
 
 def unknown_share(table: TokenTable) -> float:
@@ -280,3 +333,13 @@ def unknown_share(table: TokenTable) -> float:
     if table.unknown_id is None or pieces == 0:
         return 0.0
     return sum(int((text.ids == table.unknown_id).sum()) for text in texts) / pieces
+
+
+def unknown_warnings(share: float) -> list[str]:
+    """A sentence where a vocabulary does not know more than `MANY_UNKNOWN` of the word pieces."""
+    if share <= MANY_UNKNOWN:
+        return []
+    return [
+        f"The model's vocabulary does not know {share:.1%} of the word pieces; is it a model for "
+        "texts in another language?"
+    ]

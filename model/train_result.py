@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,10 @@ import numpy.typing as npt
 from model.devices import UsedPrecision
 from model.disk import full_disk_named
 from model.export import TrainedModel, save_model
-from model.metrics import ClassMetrics, Evaluation, Predictions
+from model.metrics import ClassMetrics, Evaluation
 from model.model_card import model_card
+from model.pooling import own_pooling
+from model.tasks.learning_task import FACTS
 
 Decision = Literal["continue", "stop", "save"]
 """The answer to an epoch's report; `save` writes a checkpoint of its end and goes on."""
@@ -46,9 +48,15 @@ class TrainResult:
     trained: TrainedModel | None
     """The best epoch's weights, on the CPU."""
     truncated_share: float
-    """Share of the train rows that lost tokens to `max_length`."""
+    """Share of the train rows that lost word pieces to `max_length`."""
+    lost_token_share: float
+    """Share of the train rows' word pieces that were lost."""
+    unknown_share: float
+    """Share of the train rows' word pieces that the vocabulary does not know."""
     steps: int
     """Optimizer steps made, those before a checkpoint included."""
+    stopped_early: bool
+    """Whether `early_stopping_patience` ended the run."""
     train_seconds: float
     """Wall clock of the run, evaluation and the time before its checkpoint included, loading and
     tokenizing excluded."""
@@ -69,17 +77,17 @@ class TrainResult:
 
     @property
     def per_class(self) -> tuple[ClassMetrics, ...]:
-        """In the order of the labels; empty when no epoch was finished."""
+        """In the order of the classes; empty when no epoch was finished."""
         return () if self.best is None else self.best.per_class
 
     @property
     def confusion(self) -> npt.NDArray[np.int64] | None:
-        """[labels, labels]; rows are true labels, columns predictions."""
+        """The task's usual matrix; rows are true labels, columns predictions."""
         return None if self.best is None else self.best.confusion
 
     @property
-    def predictions(self) -> Predictions | None:
-        """One entry per validation row."""
+    def predictions(self) -> Any:
+        """The task's own dataclass of arrays, over the validation rows."""
         return None if self.best is None else self.best.predictions
 
     def save(self, folder: Path) -> None:
@@ -90,8 +98,15 @@ class TrainResult:
         """
         if self.trained is None or self.best is None or self.best_epoch is None:
             raise ValueError("no epoch was finished, so there is no model to save")
+        trained = self.trained
         card = model_card(
-            self.trained.settings, self.best, self.best_epoch, self.trained.dataset_key
+            trained.settings,
+            self.best,
+            self.best_epoch,
+            trained.dataset_key,
+            getattr(trained.config, FACTS),
+            epochs=len(self.epochs),
+            pooling=own_pooling(trained.config),
         )
         with full_disk_named():
-            save_model(folder, self.trained, card)
+            save_model(folder, trained, card)

@@ -5,12 +5,13 @@ whose answer may end the run; ``should_stop`` ends it between two optimizer step
 `CheckpointPlan` lets a later run go on where this one stood.
 """
 
+import copy
 from collections.abc import Callable
 
 import torch
 
 from model.checkpoints import CheckpointPlan, Checkpoints
-from model.config import METRIC_DIRECTIONS, SUPPORTED_TASKS, TrainConfig
+from model.config import TrainConfig
 from model.devices import (
     device_errors_named,
     device_name,
@@ -21,10 +22,14 @@ from model.errors import InputError
 from model.evaluation import evaluate
 from model.export import TrainedModel
 from model.job import describe_job
+from model.measures import METRICS
 from model.memory import memory_errors_named
-from model.metrics import ClassMetrics, Evaluation, Predictions
+from model.metrics import ClassMetrics, Evaluation
+from model.progress import OnProgress, unheard
 from model.randomness import reproducible
 from model.run_state import BestEpoch
+from model.tasks.catalogue import TASKS
+from model.tasks.learning_task import FACTS
 from model.train_result import Decision, EpochReport, State, Stop, TrainResult
 from model.training_cache import TrainingCache
 from model.training_run import TrainingRun
@@ -36,7 +41,6 @@ __all__ = [
     "Decision",
     "EpochReport",
     "Evaluation",
-    "Predictions",
     "Stop",
     "TrainData",
     "TrainResult",
@@ -56,23 +60,25 @@ def train(
     device: torch.device,
     on_epoch: OnEpoch,
     should_stop: ShouldStop = lambda: "no",
+    on_progress: OnProgress = unheard,
     cache: TrainingCache | None = None,
     checkpoint: CheckpointPlan | None = None,
 ) -> TrainResult:
     """Train ``config`` on ``data``; the best validation epoch is kept, ties to the earlier one.
 
     ``on_epoch`` is called after every epoch's validation, ``should_stop`` before every optimizer
-    step. A run that goes on from a checkpoint first hands the epochs in it to ``on_epoch`` again,
-    in order, so that its caller hears of every epoch of the run; on the CPU it ends with the same
-    bits as a run that was never interrupted. What the answers say counts at the last of those
-    epochs, where the run stands: told to ``stop``, it hands back what the checkpoint held; told to
-    ``save``, it saves the state as it is, which may be some steps further on.
+    step, and ``on_progress`` after every batch of whatever the run is at. A run that goes on from
+    a checkpoint first hands the epochs in it to ``on_epoch`` again, in order, so that its caller
+    hears of every epoch of the run; on the CPU it ends with the same bits as a run that was never
+    interrupted. What the answers say counts at the last of those epochs, where the run stands: told
+    to ``stop``, it hands back what the checkpoint held; told to ``save``, it saves the state as it
+    is, which may be some steps further on.
 
     Raises `TrainingError` (`nan_loss`, `out_of_memory`, `gpu_lost`) and `InputError` (a model
     folder that cannot be used, ``max_length`` beyond the model's positions, ``other_checkpoint``).
     """
     _check_config(config)
-    material = prepare(config, data, cache or TrainingCache(0))
+    material = prepare(config, data, cache or TrainingCache(0), on_progress)
     precision = resolve_precision(config.precision, device)
     job = {}
     if checkpoint is not None:
@@ -84,9 +90,11 @@ def train(
         memory_errors_named(),
         fast_matrix_products(device),
     ):
-        run = TrainingRun(config, material, data.labels, device=device, precision=precision)
+        run = TrainingRun(
+            config, material, device=device, precision=precision, on_progress=on_progress
+        )
         resumed_from_epoch = _resume(run, checkpoints)
-        state = _train(run, config.epochs, on_epoch, should_stop, checkpoints)
+        state = _train(run, on_epoch, should_stop, checkpoints)
 
     best = run.best
     return TrainResult(
@@ -98,7 +106,10 @@ def train(
         value=None if best is None else best.evaluation.metrics[config.metric],
         trained=None if best is None else _trained(run, best, material, config, data),
         truncated_share=material.train.sequences.truncated_rows / len(material.train),
+        lost_token_share=material.lost_token_share,
+        unknown_share=material.unknown_share,
         steps=run.step,
+        stopped_early=run.stopped_early,
         train_seconds=run.train_seconds,
         evaluation_seconds=run.evaluation_seconds,
         device_name=device_name(device),
@@ -119,7 +130,6 @@ def _resume(run: TrainingRun, checkpoints: Checkpoints) -> int | None:
 
 def _train(
     run: TrainingRun,
-    epochs: int,
     on_epoch: OnEpoch,
     should_stop: ShouldStop,
     checkpoints: Checkpoints,
@@ -141,7 +151,7 @@ def _train(
     for report in tuple(run.reports):  # the epochs that a checkpoint brought along
         if not goes_on(report):
             return "stopped"
-    while run.epoch < epochs:
+    while not run.finished:
         for positions in run.remaining_batches():
             stop = should_stop()
             if stop == "after_saving" or (stop == "no" and checkpoints.due()):
@@ -155,11 +165,11 @@ def _train(
 
 
 def _check_config(config: TrainConfig) -> None:
-    if config.task not in SUPPORTED_TASKS:
-        detail = f"The task {config.task} is not built yet; use {', '.join(SUPPORTED_TASKS)}."
+    if config.task not in TASKS:
+        detail = f"There is no task {config.task}; use {', '.join(TASKS)}."
         raise InputError("unsupported_task", detail, ("task",))
-    if config.metric not in METRIC_DIRECTIONS:
-        known = ", ".join(METRIC_DIRECTIONS)
+    if config.metric not in METRICS[config.task]:
+        known = ", ".join(METRICS[config.task])
         detail = f"{config.metric!r} is no metric of {config.task}. Known: {known}."
         raise InputError("unknown_metric", detail, ("metric",))
 
@@ -167,9 +177,12 @@ def _check_config(config: TrainConfig) -> None:
 def _trained(
     run: TrainingRun, best: BestEpoch, material: Material, config: TrainConfig, data: TrainData
 ) -> TrainedModel:
+    saved_config = copy.deepcopy(run.network.config)
+    setattr(saved_config, FACTS, {"task": config.task} | run.task.facts(best.evaluation))
     return TrainedModel(
-        config=run.network.config,
-        weights=run.whole_weights(best),
+        config=saved_config,
+        head=run.task.head,
+        weights=run.task.to_saved(run.whole_weights(best), run.network),
         tokenizer=material.tokenizer,
         tokenizer_files=material.base.tokenizer_files,
         settings=config,

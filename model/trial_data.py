@@ -5,21 +5,26 @@ them into what the training loop reads, through the cache where there is one.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from model.architecture import check_model_allows
 from model.checkpoint import scratch_size
-from model.config import SCRATCH_PREFIX, TrainConfig
+from model.config import RULES, SCRATCH_PREFIX, TrainConfig
 from model.data import Examples
 from model.errors import InputError
 from model.network import BaseModel, load_base, scratch_base
-from model.tokens import Sequences, load_tokenizer, tokenize
+from model.progress import OnProgress, unheard
+from model.tasks.catalogue import task_named
+from model.tasks.labelled_split import LabelledSplit
+from model.tasks.learning_task import LearningTask
+from model.tokens import TokenTable, load_tokenizer, unknown_share
 from model.training_cache import Key, TrainingCache
 from model.vocabulary import train_wordpiece
+from model.windows import read_texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +34,7 @@ class TrainData:
     train: Examples
     validation: Examples
     labels: tuple[str, ...]
-    """Every class, in the order that all matrices use."""
+    """The data set's, in the order that all matrices use."""
     dataset_key: str
     """Names the content of both splits: equal keys mean equal texts."""
     model_key: str | None = None
@@ -39,51 +44,69 @@ class TrainData:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LabelledSplit:
-    """One split as the network sees it."""
-
-    sequences: Sequences
-    label_ids: npt.NDArray[np.int64]
-    """[rows] positions in the labels."""
-    rows: npt.NDArray[np.int64]
-    """[rows] 1-based data rows in the source file."""
-
-    def __len__(self) -> int:
-        return len(self.label_ids)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Material:
     """Everything a training run starts from."""
 
     base: BaseModel
     tokenizer: Tokenizer
+    task: LearningTask
     train: LabelledSplit
     validation: LabelledSplit
+    table: TokenTable
+    """The train texts in full length."""
+
+    @property
+    def lost_token_share(self) -> float:
+        """Share of the train texts' word pieces that are not read."""
+        return self.train.sequences.lost_tokens / max(1, self.table.pieces)
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of the train texts' word pieces that the vocabulary does not know."""
+        return unknown_share(self.table)
 
 
-def prepare(config: TrainConfig, data: TrainData, cache: TrainingCache) -> Material:
+def prepare(
+    config: TrainConfig,
+    data: TrainData,
+    cache: TrainingCache,
+    on_progress: OnProgress = unheard,
+) -> Material:
     """Load or look up the base model, tokenize both splits and cut them to ``max_length``.
 
     Raises `InputError` for a model that cannot be used, a ``max_length`` beyond its positions,
     a split without rows, or a label that is not among the labels.
     """
+    on_progress("tokenizing", 0, len(data.train.labels))  # a vocabulary may be trained first
     load = _load_scratch if config.model.startswith(SCRATCH_PREFIX) else _load_folder
     base, tokenizer, key = load(config, data, cache)
     check_fit(base, tokenizer, config.max_length)
+    for name in RULES:
+        check_model_allows(
+            name,
+            getattr(config, name),
+            model_type=base.config.model_type,
+            layers=base.config.num_hidden_layers,
+            where=(name,),
+        )
+    task = task_named(config.task).for_training(data.labels, data.train, config)
 
-    def split(name: str, examples: Examples) -> LabelledSplit:
-        table = cache.get(
+    def tokens(name: str, examples: Examples) -> TokenTable:
+        return cache.get(
             ("tokens", data.dataset_key, name, *key),
-            lambda: tokenize(tokenizer, examples.text_a, examples.text_b),
+            lambda: task.tokenize(tokenizer, examples, progress=partial(on_progress, "tokenizing")),
             lambda table: table.nbytes,
         )
-        sequences = table.fit(config.max_length, config.truncation)
-        return label_split(name, examples, data.labels, sequences)
 
-    return Material(
-        base, tokenizer, split("train", data.train), split("validation", data.validation)
-    )
+    def split(name: str, examples: Examples, table: TokenTable) -> LabelledSplit:
+        if not examples.labels:
+            raise InputError("no_rows", f"The {name} split has no rows.", (name,))
+        return task.split(name, examples, read_texts(table, config))
+
+    table = tokens("train", data.train)
+    train = split("train", data.train, table)
+    validation = split("validation", data.validation, tokens("validation", data.validation))
+    return Material(base, tokenizer, task, train, validation, table)
 
 
 def _load_folder(
@@ -132,17 +155,3 @@ def check_fit(base: BaseModel, tokenizer: Tokenizer, max_length: int) -> None:
             f"{base.config.vocab_size} embeddings; they do not belong together.",
             ("model",),
         )
-
-
-def label_split(
-    name: str, examples: Examples, labels: tuple[str, ...], sequences: Sequences
-) -> LabelledSplit:
-    """Join the token sequences of ``examples`` with their label ids."""
-    if not examples.labels:
-        raise InputError("no_rows", f"The {name} split has no rows.", (name,))
-    ids = {label: index for index, label in enumerate(labels)}
-    unknown = next((label for label in examples.labels if label not in ids), None)
-    if unknown is not None:
-        raise InputError("unseen_label", f"{name}: {unknown!r} is not a known label.", (name,))
-    label_ids = np.array([ids[label] for label in examples.labels], dtype=np.int64)
-    return LabelledSplit(sequences, label_ids, examples.rows)

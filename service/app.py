@@ -1,9 +1,10 @@
 """Wires the server together: `create_app` is all that a process needs to serve Bertune."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from typing import Protocol
 
 from anyio import to_thread
 from fastapi import FastAPI
@@ -12,6 +13,7 @@ from fastapi.routing import APIRoute
 from service.admin_key import ensure_admin_key
 from service.auth import install_auth
 from service.context import ServerContext
+from service.events.follower import EventFollower
 from service.folders import Folders
 from service.intake.models import ModelCatalogue
 from service.pages.api_docs import mount_api_docs
@@ -19,14 +21,30 @@ from service.pages.dashboard import mount_dashboard
 from service.queue.dispatch import Dispatcher
 from service.queue.heartbeat import Heartbeat, beat_every_s
 from service.queue.reconciler import Reconciler
-from service.routes import datasets, health, leases, login, models, studies, trials, workers
+from service.routes import (
+    datasets,
+    events,
+    health,
+    leases,
+    login,
+    models,
+    schedules,
+    schemas,
+    studies,
+    trials,
+    webhooks,
+    workers,
+)
 from service.routes.documented import errors
 from service.routes.error_answers import install_error_answers
+from service.schedules.scheduler import Scheduler
 from service.settings import Settings
 from service.store.database import Database
+from service.store.patience import outlast
 from service.store.pulse import give_back_downtime
 from service.store.schema import upgrade
 from service.waking import Waker
+from service.webhooks.sender import WebhookSender
 from studies.optuna_adapter import OptunaAdapter
 
 DESCRIPTION = (
@@ -54,7 +72,19 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.context = context
     app.include_router(health.router)
-    for module in (login, datasets, models, studies, trials, leases, workers):
+    app.include_router(schemas.router)
+    for module in (
+        login,
+        datasets,
+        models,
+        studies,
+        trials,
+        events,
+        webhooks,
+        schedules,
+        leases,
+        workers,
+    ):
         # Anything may answer these two, and the framework would document a 422 of its own.
         app.include_router(module.router, responses=errors(422))
     mount_api_docs(app)
@@ -86,36 +116,55 @@ def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
+class Background(Protocol):
+    """A thread of the server's."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None:
+        """Return once what is under way is through."""
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: ServerContext = app.state.context
-    reconciler, heartbeat = await to_thread.run_sync(_start, context)
+    threads = await to_thread.run_sync(_start, context)
     try:
         yield
     finally:
-        context.waker.close()
-        await to_thread.run_sync(_stop, context, reconciler, heartbeat)
+        context.release_polls()
+        await to_thread.run_sync(_stop, context, threads)
 
 
-def _start(context: ServerContext) -> tuple[Reconciler, Heartbeat]:
+def _start(context: ServerContext) -> Sequence[Background]:
     database, settings = context.database, context.settings
-    upgrade(database)
-    ensure_admin_key(database, settings.admin_key_file)
     beat_s = beat_every_s(settings.lease_s)
     give_back = partial(give_back_downtime, beat_s=beat_s)
-    with database.transaction() as session:
-        give_back(session)  # workers could not renew while no server ran
+
+    def prepare() -> None:
+        upgrade(database)
+        ensure_admin_key(database, settings.admin_key_file)
+        with database.transaction() as session:
+            give_back(session)  # workers could not renew while no server ran
+
+    outlast(prepare)
     # Nor while the database was away, or this process stood still and missed its beats.
     database.after_outage(give_back, longest_silence_s=MISSED_BEATS * beat_s)
-    reconciler, heartbeat = Reconciler(context), Heartbeat(database, settings.lease_s)
-    reconciler.start()
-    heartbeat.start()
-    return reconciler, heartbeat
+    threads = (
+        Scheduler(context),
+        Reconciler(context),
+        EventFollower(database, context.feed),
+        WebhookSender(context),
+        Heartbeat(database, settings.lease_s),
+    )
+    for thread in threads:
+        thread.start()
+    return threads
 
 
-def _stop(context: ServerContext, reconciler: Reconciler, heartbeat: Heartbeat) -> None:
-    reconciler.stop()
-    heartbeat.stop()
+def _stop(context: ServerContext, threads: Sequence[Background]) -> None:
+    for thread in threads:
+        thread.stop()
     context.dispatcher.close()
     context.optuna.close()
     context.database.dispose()

@@ -24,7 +24,10 @@ from service.store.keys import Identity, hash_secret, identify_key, identify_ses
 from service.store.outage import is_unavailable
 
 SESSION_COOKIE = "bertune_session"
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/login"})
+OPEN_PATHS = frozenset(
+    # Editors that fetch a schema send no key, and it tells nothing that the project does not.
+    {"/healthz", "/readyz", "/login", "/v1/schemas/study.json", "/v1/schemas/schedule.json"}
+)
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CACHE_S = 3.0
 """How long an identity is trusted without a look at the database: revoking takes this long."""

@@ -9,16 +9,23 @@ from collections.abc import Callable
 import typer
 
 from service.commands import (
+    applying,
     datasets,
+    events,
+    exporting,
     following,
     keys,
     reading,
+    schedules,
     serving,
     steering,
     submitting,
     upkeep,
+    webhooks,
 )
 from service.commands.demonstration import demo
+from service.terminal.closed_pipe import abandon_output
+from service.terminal.exit_codes import MEANINGS, PIPE_CLOSED
 
 HELP = """Hyperparameter search for BERT models: a server queues studies, workers train them.
 
@@ -27,11 +34,8 @@ Start with 'bertune demo', or with 'bertune up' and 'bertune submit SPEC.yaml'.
 EPILOG = "\n\n".join(
     (
         "Exit codes:",
-        "0  success",
-        "1  the server refused, or a study or a check failed",
-        "2  wrong usage or input",
-        "3  no server or database answers",
-        "130  Ctrl-C",
+        *(f"{code}  {meaning}" for code, meaning in MEANINGS.items()),
+        "Every command that answers takes --json and --quiet.",
         "Settings are variables: BERTUNE_HOME, BERTUNE_SERVER, BERTUNE_KEY and others.",
     )
 )
@@ -41,42 +45,49 @@ app = typer.Typer(
     help=HELP,
     epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "up": serving.up,
-    "serve": serving.serve,
-    "worker": serving.worker,
-    "submit": submitting.submit,
-    "validate": submitting.validate,
-    "watch": following.watch,
-    "pause": steering.pause,
-    "resume": steering.resume,
-    "cancel": steering.cancel,
-    "extend": steering.extend,
-    "delete": steering.delete,
-    "studies": reading.studies,
-    "show": reading.show,
-    "trials": reading.trials,
-    "confusion": reading.confusion,
-    "best": reading.best,
-    "workers": reading.workers,
-    "demo": demo,
-    "doctor": upkeep.doctor,
+COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Run it": {"up": serving.up, "serve": serving.serve, "worker": serving.worker, "demo": demo},
+    "Studies": {
+        "submit": submitting.submit,
+        "validate": submitting.validate,
+        "watch": following.watch,
+        "pause": steering.pause,
+        "resume": steering.resume,
+        "cancel": steering.cancel,
+        "extend": steering.extend,
+        "delete": steering.delete,
+        "apply": applying.apply,
+    },
+    "Results": {
+        "studies": reading.studies,
+        "show": reading.show,
+        "trials": reading.trials,
+        "confusion": reading.confusion,
+        "best": reading.best,
+        "export": exporting.export,
+        "events": events.events,
+    },
+    "Look after it": {"workers": reading.workers, "doctor": upkeep.doctor},
 }
-for name, command in COMMANDS.items():
-    app.command(name)(command)
-app.add_typer(datasets.app, name="dataset")
-app.add_typer(keys.app, name="keys")
-app.add_typer(upkeep.db, name="db")
+"""By the panels of `--help`."""
+for panel, commands in COMMANDS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(command)
+app.add_typer(datasets.app, name="dataset", rich_help_panel="Studies")
+app.add_typer(schedules.app, name="schedule", rich_help_panel="Studies")
+app.add_typer(webhooks.app, name="webhook", rich_help_panel="Results")
+app.add_typer(keys.app, name="keys", rich_help_panel="Look after it")
+app.add_typer(upkeep.db, name="db", rich_help_panel="Look after it")
 
 
 def main() -> None:
     """Run the command line; ends the process with an exit code of `service.terminal.exit_codes`."""
     try:
-        app()
+        app(prog_name="bertune")
     except Exception as error:
         from service.terminal.failures import explain
 
@@ -86,6 +97,17 @@ def main() -> None:
         code, message = explained
         typer.echo(f"bertune: {message}", err=True)
         sys.exit(code)
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Whatever is left, such as a help text; commands see to their own answers."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        abandon_output()
+        sys.exit(PIPE_CLOSED)
 
 
 if __name__ == "__main__":

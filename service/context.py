@@ -1,10 +1,11 @@
 """What a running server holds: built once by `service.app`, reached by routes through `Depends`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from service.events.feed import EventFeed
 from service.folders import Folders
 from service.intake.models import ModelCatalogue
 from service.queue.dispatch import Dispatcher
@@ -23,6 +24,12 @@ class ServerContext:
     optuna: OptunaAdapter
     dispatcher: Dispatcher
     waker: Waker
+    feed: EventFeed = field(default_factory=EventFeed)
+
+    def release_polls(self) -> None:
+        """Let long polls and streams go: the server is shutting down."""
+        self.waker.close()
+        self.feed.close()
 
 
 def _context(request: Request) -> ServerContext:

@@ -21,6 +21,15 @@ class Settings(BaseSettings):
     model_dirs: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Folders that hold local:NAME models, separated by ':'"
     )
+    data_dirs: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Folders whose files schedules may read, separated by ':'"
+    )
+    schedule_s: float = Field(5, description="How often due schedules are looked for", gt=0)
+    webhook_private: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Hosts and networks that webhooks may reach although not public"
+    )
+    webhook_retry_s: float = Field(5, description="First pause before a webhook is retried", gt=0)
+    event_days: int = Field(30, description="How long events are kept, in days", ge=1)
     lease_s: float = Field(60, description="How long a lease lasts without renewal", gt=0)
     renew_s: float = Field(15, description="How often an agent renews its lease", gt=0)
     reconcile_s: float = Field(30, description="How often the reconciler runs", gt=0)
@@ -39,11 +48,18 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(4_000_000_000, description="Memory of a trainer's caches", ge=0)
     max_upload_bytes: int = Field(4_000_000_000, description="Largest upload accepted", ge=1)
 
-    @field_validator("model_dirs", mode="before")
+    @field_validator("model_dirs", "data_dirs", mode="before")
     @classmethod
     def _split_folders(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(Path(part) for part in value.split(":") if part)
+        return value
+
+    @field_validator("webhook_private", mode="before")
+    @classmethod
+    def _split_places(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
     @property

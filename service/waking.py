@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 
 class Waker:
@@ -33,14 +34,15 @@ class Waker:
     def closed(self) -> bool:
         return self._closed
 
-    async def wait(self, timeout_s: float) -> None:
-        """Return at the next `wake`, or after ``timeout_s``."""
+    async def wait(self, timeout_s: float, *, unless: Callable[[], bool] = lambda: False) -> None:
+        """Return at the next `wake`, or after ``timeout_s``; at once if ``unless`` holds by now,
+        which is asked when no wake can be missed any more."""
         event = asyncio.Event()
         entry = (asyncio.get_running_loop(), event)
         with self._lock:
             self._waiting.add(entry)
         try:
-            if not self._closed:
+            if not self._closed and not unless():
                 await asyncio.wait_for(event.wait(), timeout_s)
         except TimeoutError:
             pass

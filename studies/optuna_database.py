@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
 
-BUSY_TIMEOUT_S = 25.0
-"""As that of our own connections."""
+from studies import sqlite
+
 _ADVISORY_LOCK = 7_351_604_928
 """Any constant of ours."""
 _IS_TRIAL_NOTE = r"key LIKE 'dashboard\:%\:note_%'"  # dashboard:<trial id>:note_ver, …_str:0
@@ -32,7 +32,7 @@ _TABLES_OF_TRIALS = (
 def connect_args(url: URL, *, read_only: bool) -> dict[str, Any]:
     """What the driver needs to know before the first connection."""
     if url.get_backend_name() == "sqlite":
-        return {"timeout": BUSY_TIMEOUT_S}
+        return {"timeout": sqlite.BUSY_TIMEOUT_S}
     from studies import postgresql  # its driver is an extra that SQLite needs not
 
     return postgresql.connect_args(url, read_only=read_only)
@@ -57,7 +57,7 @@ def _prepare_sqlite(engine: Engine, *, read_only: bool) -> None:
 
     def prepare(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # else Python begins transactions on its own
-        connection.execute("PRAGMA journal_mode=WAL")
+        sqlite.enter_wal(connection, within_s=sqlite.BUSY_TIMEOUT_S)
         # Our own commits sync the same log fully, and with it whatever of Optuna's they rest on.
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn, Ping, TransactionStatus
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import URL
 
@@ -78,6 +79,16 @@ def connect_args(
         **{name: value for name, value in ours.items() if name not in url.query},
         "options": " ".join(filter(None, words)),
     }
+
+
+def is_away(url: URL) -> bool:
+    """Whether no server answers there, or one that is starting or stopping.
+
+    Who asks does not matter: a server that refuses a password or knows no such database is there.
+    """
+    stated = url.get_dialect()().create_connect_args(url)[1]
+    address = make_conninfo(**{"connect_timeout": CONNECT_S, **stated})
+    return PGconn.ping(address.encode()) in (Ping.REJECT, Ping.NO_RESPONSE)
 
 
 def bound_waiting(engine: Engine) -> None:

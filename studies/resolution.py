@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.config import (
-    METRIC_DIRECTIONS,
     RULES,
-    SCRATCH_LEARNING_RATE,
     SCRATCH_PREFIX,
-    SUPPORTED_TASKS,
     Direction,
     Scalar,
     Task,
     TrainConfig,
     check_setting,
+    default_settings,
+    settings_of,
 )
 from model.errors import InputError
+from model.measures import DEFAULT_METRIC, METRICS
 from studies.space import (
     Choices,
     FloatRange,
@@ -38,7 +38,6 @@ from studies.space import (
 )
 from studies.spec import Grid, Hyperband, StudySpec, Threshold
 
-DEFAULT_METRIC: dict[Task, str] = {"single_label": "macro_f1"}
 MAX_GRID_POINTS = 1_000_000
 
 
@@ -103,11 +102,11 @@ def resolve(spec: StudySpec, *, task: Task, max_positions: int) -> ResolvedStudy
     space = spec.search_space
     if space is None:
         space = _default_space(scratch, max_positions, fixed=spec.training)
-    _check_space(space, spec.training)
-    training = _training(spec.training, space, scratch, max_positions)
+    _check_space(space, spec.training, resolved_task)
+    training = _training(spec.training, space, resolved_task, spec.model, max_positions)
     _check_length(space, training, max_positions)
     metric, direction = _objective(spec, resolved_task)
-    _check_pruner(spec)
+    _check_pruner(spec, space)
     enqueue = tuple(_enqueued(entry, space, index) for index, entry in enumerate(spec.enqueue))
     return ResolvedStudy(
         task=resolved_task,
@@ -123,15 +122,12 @@ def resolve(spec: StudySpec, *, task: Task, max_positions: int) -> ResolvedStudy
 
 def _task(spec: StudySpec, task: Task) -> Task:
     stated = spec.task or task
-    if stated not in SUPPORTED_TASKS:
-        built = ", ".join(SUPPORTED_TASKS)
-        raise InputError(
-            "unsupported_task", f"Task {stated} is not built yet; use {built}.", ("task",)
-        )
     if stated != task:
-        raise InputError(
-            "wrong_task", f"The data set was read as {task}, the study says {stated}.", ("task",)
+        detail = (
+            f"The data set was read as {task}, the study says {stated}. Upload the data with "
+            f"options.task {stated} to have it read so."
         )
+        raise InputError("wrong_task", detail, ("task",))
     return stated
 
 
@@ -148,7 +144,7 @@ def _default_space(
     return {name: parameter for name, parameter in space.items() if name not in fixed}
 
 
-def _check_space(space: SearchSpace, training: dict[str, Scalar | None]) -> None:
+def _check_space(space: SearchSpace, training: dict[str, Scalar | None], task: Task) -> None:
     if not space:
         raise InputError(
             "empty_search_space",
@@ -168,17 +164,41 @@ def _check_space(space: SearchSpace, training: dict[str, Scalar | None]) -> None
                 f"{name} stands in search_space and in training; keep one.",
                 where,
             )
+        _check_setting_of(name, task, where)
         check_parameter(name, parameter, where)
+        if name == "truncation" and task == "token":
+            for value in grid_values(parameter) or ():
+                _check_truncation(value, where)
+
+
+def _check_setting_of(name: str, task: Task, where: tuple[str, str]) -> None:
+    if name in RULES and task not in RULES[name].tasks:
+        detail = f"{name} is no setting of {task}; it has {', '.join(settings_of(task))}."
+        raise InputError("unused_setting", detail, where)
+
+
+def _check_truncation(value: Scalar | None, where: tuple[str, str]) -> None:
+    if value == "windows":
+        detail = "Windows are pooled to one prediction per text, not per token; cut the text."
+        raise InputError("invalid_value", detail, where)
 
 
 def _training(
-    stated: dict[str, Scalar | None], space: SearchSpace, scratch: bool, max_positions: int
+    stated: dict[str, Scalar | None],
+    space: SearchSpace,
+    task: Task,
+    model: str,
+    max_positions: int,
 ) -> dict[str, Scalar | None]:
+    known = settings_of(task)
     defaults: dict[str, Any] = {
-        f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name in RULES
+        f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name in known
     }
-    if scratch:
-        defaults["learning_rate"] = SCRATCH_LEARNING_RATE
+    defaults |= default_settings(model, {*stated, *space})
+    for name in stated:
+        _check_setting_of(name, task, ("training", name))
+    if task == "token":
+        _check_truncation(stated.get("truncation"), ("training", "truncation"))
     defaults["max_length"] = min(64, max_positions)
     checked = {
         name: check_setting(name, value, ("training", name)) for name, value in stated.items()
@@ -202,14 +222,14 @@ def _check_length(
 
 def _objective(spec: StudySpec, task: Task) -> tuple[str, Direction]:
     metric = spec.objective.metric if spec.objective else DEFAULT_METRIC[task]
-    if metric not in METRIC_DIRECTIONS:
-        known = ", ".join(METRIC_DIRECTIONS)
+    if metric not in METRICS[task]:
+        known = ", ".join(METRICS[task])
         raise InputError(
             "unknown_metric",
             f"{metric!r} is no metric of {task}. Known: {known}.",
             ("objective", "metric"),
         )
-    natural = METRIC_DIRECTIONS[metric]
+    natural = METRICS[task][metric]
     stated = spec.objective.direction if spec.objective else None
     if stated not in (None, natural):
         raise InputError(
@@ -220,7 +240,7 @@ def _objective(spec: StudySpec, task: Task) -> tuple[str, Direction]:
     return metric, natural
 
 
-def _check_pruner(spec: StudySpec) -> None:
+def _check_pruner(spec: StudySpec, space: SearchSpace) -> None:
     pruner = spec.pruner
     if isinstance(pruner, Threshold):
         if pruner.lower is None and pruner.upper is None:
@@ -229,6 +249,15 @@ def _check_pruner(spec: StudySpec) -> None:
             )
         if pruner.lower is not None and pruner.upper is not None and pruner.lower > pruner.upper:
             raise InputError("inverted_range", "lower is above upper.", ("pruner",))
+    settings = {*spec.training, *space}
+    if (
+        isinstance(pruner, Hyperband)
+        and pruner.max_resource is None
+        and "max_steps" in settings
+        and "epochs" not in settings
+    ):
+        detail = "Hyperband needs max_resource or epochs where max_steps says how long a run is."
+        raise InputError("missing_bound", detail, ("pruner", "max_resource"))
     if (
         isinstance(pruner, Hyperband)
         and pruner.max_resource is not None

@@ -14,37 +14,50 @@ MAX_STEPS = 2**52
 """More values than this a float cannot tell apart."""
 
 
-class FloatRange(BaseModel):
+class Varied(BaseModel):
+    """What a parameter may be."""
+
+    # What stands below a field is its description, in OpenAPI and in editors.
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class FloatRange(Varied):
     """A float between `low` and `high`, both reachable; drawn on a log scale when `log`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     type: Literal["float"] = "float"
+    """A float in a range."""
     low: float
+    """The least value, reachable."""
     high: float
+    """The greatest value, reachable."""
     log: bool = False
+    """Draw on a log scale: as many values from 1e-5 to 1e-4 as from 1e-4 to 1e-3."""
     step: float | None = Field(None, allow_inf_nan=False)
+    """Only values that lie on multiples of it from `low`; excludes `log`."""
 
 
-class IntRange(BaseModel):
+class IntRange(Varied):
     """A whole number between `low` and `high`, both reachable, on multiples of `step` from low."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     type: Literal["int"] = "int"
+    """A whole number in a range."""
     low: StrictInt
+    """The least value, reachable."""
     high: StrictInt
+    """The greatest value, reachable where it lies on a step."""
     step: StrictInt = 1
+    """Only values that lie on multiples of it from `low`."""
     log: bool = False
+    """Draw on a log scale; excludes a `step` other than 1."""
 
 
-class Choices(BaseModel):
+class Choices(Varied):
     """One of a list of values, without an order."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     type: Literal["categorical"] = "categorical"
+    """One of a list."""
     choices: tuple[StrictBool | StrictInt | StrictFloat | StrictStr, ...]
+    """The values, each once."""
 
 
 Parameter = Annotated[FloatRange | IntRange | Choices, Field(discriminator="type")]

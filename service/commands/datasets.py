@@ -5,74 +5,92 @@ from typing import Annotated, Any
 
 import typer
 
-from service.commands.options import AsJson, Server, print_json
+from service.commands.answering import Output, answering
+from service.commands.options import DatasetRef, Server
 
 app = typer.Typer(no_args_is_help=True, help="Upload and look at data sets.")
 
 
 @app.command()
+@answering
 def add(
-    train: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False)],
+    output: Output,
+    train: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", exists=True, dir_okay=False)
+    ] = None,
     validation: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
     test: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
+    hub: Annotated[
+        str | None,
+        typer.Option(metavar="ORG/NAME", help="Read this data set of the Hugging Face hub."),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of --hub; else main.")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="Config of --hub, if it has several.")] = None,
     name: Annotated[str | None, typer.Option(help="How lists call it.")] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="How to read the files, such as label=intent."),
     ] = None,
     server: Server = None,
-    as_json: AsJson = False,
 ) -> None:
-    """Upload training rows (CSV, TSV, JSONL or Parquet), and other splits if there are files."""
-    from service.terminal.views import dataset_view, make_console
-    from studies.client import Client
+    """Upload training rows (CSV, TSV, JSONL or Parquet), and other splits if there are files.
+
+    With --hub the server reads a data set of the Hugging Face hub instead.
+    """
+    from service.commands.spec_file import DataFiles, HubData
+    from service.terminal.views import dataset_view
+    from studies.api import Api
+    from studies.wire.sources import HubDataset
 
     options = _options(option or [])
-    with Client(server) as client:
-        dataset = client.upload_dataset(train, validation, test, options, name)
-    if as_json:
-        print_json(dataset)
+    of_hub = {"revision": revision, "config": config}
+    stated = {field: text for field, text in of_hub.items() if text is not None}
+    data: DataFiles | HubData
+    if hub is None and train is not None and not stated:
+        data = DataFiles(train, validation, test, options, name)
+    elif hub is not None and train is validation is test is None:
+        data = HubData(HubDataset(hub=hub, options=options, name=name, **stated))
     else:
-        make_console().print(dataset_view(dataset))
+        raise typer.BadParameter("Give FILE and its splits, or --hub with --revision, --config.")
+    with Api(server) as client:
+        dataset = data.send(client, output)
+    output.answer(dataset, dataset_view(dataset), dataset.id)
 
 
 @app.command()
-def show(
-    dataset_id: Annotated[str, typer.Argument(metavar="ID")],
-    server: Server = None,
-    as_json: AsJson = False,
-) -> None:
+@answering
+def show(output: Output, dataset: DatasetRef, server: Server = None) -> None:
     """Show rows, labels, and what looks odd."""
-    from service.terminal.views import dataset_view, make_console
-    from studies.client import Client
+    from service.commands.lookup import find_dataset
+    from service.terminal.views import dataset_view
+    from studies.api import Api
 
-    with Client(server) as client:
-        dataset = client.dataset(dataset_id)
-    if as_json:
-        print_json(dataset)
-    else:
-        make_console().print(dataset_view(dataset))
+    with Api(server) as client:
+        found = find_dataset(client, dataset)
+    output.answer(found, dataset_view(found), found.id)
 
 
 @app.command("list")
-def list_datasets(server: Server = None, as_json: AsJson = False) -> None:
-    """List data sets."""
-    from service.terminal.views import datasets_table, make_console
-    from studies.client import Client
+@answering
+def list_datasets(output: Output, server: Server = None) -> None:
+    """List data sets, newest first."""
+    from service.terminal.views import datasets_table
+    from studies.api import Api
 
-    with Client(server) as client:
+    with Api(server) as client:
         found = client.datasets()
-    if as_json:
-        print_json(found)
-    elif found:
-        make_console().print(datasets_table(found))
-    else:
-        typer.echo("No data sets. Upload one with 'bertune dataset add FILE'.")
+    none = "No data sets. Upload one with 'bertune dataset add FILE'."
+    output.answer(
+        found, datasets_table(found) if found else none, (dataset.id for dataset in found)
+    )
 
 
 def _options(pairs: list[str]) -> dict[str, Any]:
     """``KEY=VALUE`` texts, with numbers where an option is one; the server refuses unknown keys."""
     import dataclasses
+    import json
 
     from model.config import DataOptions
 
@@ -83,7 +101,13 @@ def _options(pairs: list[str]) -> dict[str, Any]:
         if not (key and equals):
             raise typer.BadParameter(f"{pair!r} is not KEY=VALUE.", param_hint="--option")
         try:
-            options[key] = float(value) if key in numbers else value
+            if key in numbers:
+                options[key] = float(value)
+            else:  # several text columns come as JSON: text=["title", "body"]
+                options[key] = (
+                    json.loads(value) if key == "text" and value.startswith("[") else value
+                )
         except ValueError:
-            raise typer.BadParameter(f"{key} takes a number.", param_hint="--option") from None
+            kind = "a number" if key in numbers else "a column, or a JSON list of columns"
+            raise typer.BadParameter(f"{key} takes {kind}.", param_hint="--option") from None
     return options

@@ -4,34 +4,36 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from service.commands.options import AsJson, Server, StudyRef, print_json
+from service.commands.answering import Output, answering
+from service.commands.options import Server, StudyRef
 from service.terminal.exit_codes import INTERRUPTED, REFUSED
 
 if TYPE_CHECKING:
-    from studies.client import Client
+    from studies.api import Api
     from studies.wire.studies import StudyAnswer
 
 
-def watch(study: StudyRef, server: Server = None, as_json: AsJson = False) -> None:
-    """Follow a study until it ends; Ctrl-C only stops watching."""
-    from studies.client import Client
+@answering
+def watch(output: Output, study: StudyRef, server: Server = None) -> None:
+    """Follow a study until it ends; Ctrl-C only stops watching.
 
-    with Client(server) as client:
-        found = follow(client, client.study(study), quiet=as_json)
-    if as_json:
-        print_json(found)
-    exit_as(found)
+    With --quiet its last state is said.
+    """
+    from service.commands.lookup import find_study
+    from studies.api import Api
+
+    with Api(server) as client:
+        ended = follow(client, find_study(client, study), output)
+    answer_ended(output, ended, ended.state)
 
 
-def follow(client: "Client", study: "StudyAnswer", *, quiet: bool) -> "StudyAnswer":
+def follow(client: "Api", study: "StudyAnswer", output: Output) -> "StudyAnswer":
     """Show progress until the study has ended, and return it. Ctrl-C ends the command, and the
     study goes on."""
-    from service.terminal.views import make_console, study_view
     from service.terminal.watching import watch
 
-    console = make_console(stderr=quiet)
     try:
-        ended = watch(client, study.id, console)
+        return watch(client, study.id, output.console())
     except KeyboardInterrupt:
         typer.echo(
             f"\nStopped watching; the study goes on. 'bertune watch {study.id}' follows it again, "
@@ -39,11 +41,14 @@ def follow(client: "Client", study: "StudyAnswer", *, quiet: bool) -> "StudyAnsw
             err=True,
         )
         raise typer.Exit(INTERRUPTED) from None
-    console.print(study_view(ended))
-    return ended
 
 
-def exit_as(study: "StudyAnswer") -> None:
-    """End the command as the study ended."""
+def answer_ended(
+    output: Output, study: "StudyAnswer", essential: str | tuple[str, ...] = ()
+) -> None:
+    """Answer with a study that was followed, and end the command as the study ended."""
+    from service.terminal.views import study_view
+
+    output.answer(study, study_view(study), essential or ())
     if study.state != "completed":
         raise typer.Exit(REFUSED)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.options import AsJson, Home, Server, settings_with
+from service.commands.answering import Output, answering
+from service.commands.options import Home, Server, settings_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,61 +18,74 @@ app = typer.Typer(no_args_is_help=True, help="Make and revoke API keys (on the s
 
 
 @app.command()
-def create(name: Annotated[str, typer.Argument(help="Who it is for.")], home: Home = None) -> None:
+@answering
+def create(
+    output: Output,
+    name: Annotated[str, typer.Argument(help="Who it is for.")],
+    home: Home = None,
+) -> None:
     """Make a key and print it; it cannot be shown again."""
     from service.store.keys import create_key
 
     with _database(home) as database, database.transaction() as session:
         key = create_key(session, name, datetime.now(UTC))
-    typer.echo(key.secret)
+    output.answer({"id": key.id, "name": name, "secret": key.secret}, key.secret, key.secret)
 
 
 @app.command()
-def revoke(key: Annotated[str, typer.Argument(metavar="ID_OR_NAME")], home: Home = None) -> None:
+@answering
+def revoke(
+    output: Output,
+    key: Annotated[str, typer.Argument(metavar="ID_OR_NAME")],
+    home: Home = None,
+) -> None:
     """Revoke a key by its id, or all keys of a name. Servers refuse it within five seconds."""
-    from service.store.keys import revoke_key
+    from service.store.keys import list_keys, revoke_key
+    from service.terminal.suggestions import did_you_mean
     from studies.connection import ClientError
 
     with _database(home) as database, database.transaction() as session:
         revoked = revoke_key(session, key, datetime.now(UTC))
+        valid = [known for known in list_keys(session) if known.revoked_at is None]
     if not revoked:
-        raise ClientError(f"No valid key has the id or name {key!r}; see 'bertune keys list'.")
-    typer.echo(f"{revoked} {'key' if revoked == 1 else 'keys'} revoked.")
+        near = did_you_mean(key, [name for known in valid for name in (known.name, known.id)])
+        raise ClientError(
+            f"No valid key has the id or name {key!r}.{near} See 'bertune keys list'."
+        )
+    output.answer({"revoked": revoked}, f"{revoked} {'key' if revoked == 1 else 'keys'} revoked.")
 
 
 @app.command("list")
-def list_all(home: Home = None, as_json: AsJson = False) -> None:
+@answering
+def list_all(output: Output, home: Home = None) -> None:
     """List keys, without their secrets."""
-    import json
-
     from service.store.keys import list_keys
-    from service.terminal.views import keys_table, make_console
+    from service.terminal.views import keys_table
     from studies.wire.base import iso_z
 
     with _database(home) as database, database.reading() as session:
         keys = list_keys(session)
-    if as_json:
-        rows = [
-            {
-                "id": key.id,
-                "name": key.name,
-                "created_at": iso_z(key.created_at),
-                "revoked_at": key.revoked_at and iso_z(key.revoked_at),
-            }
-            for key in keys
-        ]
-        typer.echo(json.dumps(rows, indent=2))
-    else:
-        make_console().print(keys_table(keys))
+    rows = [
+        {
+            "id": key.id,
+            "name": key.name,
+            "created_at": iso_z(key.created_at),
+            "revoked_at": key.revoked_at and iso_z(key.revoked_at),
+        }
+        for key in keys
+    ]
+    output.answer(rows, keys_table(keys), (key.id for key in keys))
 
 
 @app.command("login-link")
-def login_link(server: Server = None) -> None:
+@answering
+def login_link(output: Output, server: Server = None) -> None:
     """Print a link that logs one browser in, once, within ten minutes."""
-    from studies.client import Client
+    from studies.api import Api
 
-    with Client(server) as client:
-        typer.echo(client.login_link())
+    with Api(server) as client:
+        link = client.login_link()
+    output.answer({"url": link}, link, link)
 
 
 @contextmanager

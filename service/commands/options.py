@@ -1,4 +1,4 @@
-"""Options that several commands share, and the connection and output they lead to."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -7,23 +7,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.commands.completing import dataset_names, schedule_names, study_names
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pydantic import BaseModel
-
     from service.settings import Settings
 
 Server = Annotated[
     str | None,
-    typer.Option("--server", help="Address of the server.  [default: BERTUNE_SERVER]"),
+    typer.Option("--server", help="Address of the server. Else BERTUNE_SERVER."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Home = Annotated[
     Path | None,
-    typer.Option("--home", help="Folder of all data and keys.  [default: BERTUNE_HOME]"),
+    typer.Option("--home", help="Folder of all data and keys. Else BERTUNE_HOME."),
 ]
-StudyRef = Annotated[str, typer.Argument(metavar="STUDY", help="Id, or name (the newest).")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+StudyRef = Annotated[
+    str,
+    typer.Argument(metavar="STUDY", help="Id, or name (the newest).", autocompletion=study_names),
+]
+ScheduleRef = Annotated[
+    str,
+    typer.Argument(metavar="SCHEDULE", help="Name, or id.", autocompletion=schedule_names),
+]
+DatasetRef = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATASET", help="Id, or name (the newest).", autocompletion=dataset_names
+    ),
+]
 
 
 def settings_with(**stated: object) -> Settings:
@@ -31,14 +42,3 @@ def settings_with(**stated: object) -> Settings:
     from service.settings import Settings
 
     return Settings(**{name: value for name, value in stated.items() if value is not None})  # type: ignore[arg-type]
-
-
-def print_json(answer: BaseModel | Sequence[BaseModel]) -> None:
-    """One JSON document on standard output, as the API answers it; a list as an array."""
-    import json
-
-    if isinstance(answer, (list, tuple)):
-        data: object = [item.model_dump(mode="json") for item in answer]
-    else:
-        data = answer.model_dump(mode="json")  # type: ignore[union-attr]
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from service.commands.options import AsJson, Server, StudyRef, print_json
+from service.commands.answering import Output, answering
+from service.commands.options import Server, StudyRef
 
 if TYPE_CHECKING:
     from studies.wire.studies import StudyAnswer
@@ -13,128 +14,165 @@ if TYPE_CHECKING:
 State = Literal["queued", "running", "paused", "completed", "cancelled", "failed"]
 
 
+Number = Annotated[int | None, typer.Argument(min=0, help="A trial's number; the best without.")]
+
+
+@answering
 def studies(
-    server: Server = None,
+    output: Output,
     state: Annotated[State | None, typer.Option(help="Only studies in this state.")] = None,
     label: Annotated[str | None, typer.Option(help="Only with this label, key:value.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The newest this many.")] = 50,
-    as_json: AsJson = False,
+    server: Server = None,
 ) -> None:
     """List studies, newest first."""
-    from service.terminal.views import make_console, studies_table
-    from studies.client import Client
+    from service.terminal.views import studies_table
+    from studies.api import Api
 
-    with Client(server) as client:
+    with Api(server) as client:
         found = client.studies(state, label, limit)
-    if as_json:
-        print_json(found)
-    elif found:
-        make_console().print(studies_table(found))
-    else:
-        typer.echo("No studies. Submit one with 'bertune submit SPEC.yaml'.")
+    filtered = state is not None or label is not None
+    none = "No such studies." if filtered else "No studies. Submit one: 'bertune submit SPEC.yaml'."
+    output.answer(found, studies_table(found) if found else none, (study.id for study in found))
 
 
+@answering
 def show(
+    output: Output,
     study: StudyRef,
     number: Annotated[int | None, typer.Argument(min=0, help="A trial's number.")] = None,
     server: Server = None,
-    as_json: AsJson = False,
 ) -> None:
-    """Show a study, or with NUMBER one of its trials with its epochs and classes."""
-    from service.terminal.views import make_console, study_view, trial_view
-    from studies.client import Client
+    """Show a study, or with NUMBER one of its trials with its epochs and classes.
 
-    with Client(server) as client:
-        found = client.study(study)
-        trial = None if number is None else client.trial(found.id, number)
-    if as_json:
-        print_json(trial or found)
+    With --quiet its state is said.
+    """
+    from service.commands.lookup import find_study, find_trial
+    from service.terminal.views import study_view, trial_view
+    from studies.api import Api
+
+    with Api(server) as client:
+        found = find_study(client, study)
+        trial = None if number is None else find_trial(client, found, number)
+    if trial is None:
+        output.answer(found, study_view(found), found.state)
     else:
-        make_console().print(trial_view(trial) if trial else study_view(found))
+        output.answer(trial, trial_view(trial), trial.state)
 
 
-def trials(study: StudyRef, server: Server = None, as_json: AsJson = False) -> None:
+@answering
+def trials(output: Output, study: StudyRef, server: Server = None) -> None:
     """List a study's trials; a star marks the best."""
-    from service.terminal.views import make_console, trials_table
-    from studies.client import Client
+    from service.commands.lookup import find_study
+    from service.terminal.views import trials_table
+    from studies.api import Api
 
-    with Client(server) as client:
-        found = client.study(study)
+    with Api(server) as client:
+        found = find_study(client, study)
         rows = client.trials(found.id)
-    if as_json:
-        print_json(rows)
-    else:
-        best = found.best.number if found.best else None
-        make_console().print(trials_table(rows, found.objective["metric"], best))
+    best = found.best.number if found.best else None
+    table = trials_table(rows, found.objective["metric"], best)
+    output.answer(rows, table, (str(row.number) for row in rows))
 
 
+@answering
 def confusion(
+    output: Output,
     study: StudyRef,
-    number: Annotated[
-        int | None, typer.Argument(min=0, help="A trial's number; the best without.")
-    ] = None,
+    number: Number = None,
     split: Annotated[Literal["validation", "test"], typer.Option(help="Which rows.")] = (
         "validation"
     ),
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="multi_label: label_by_label, per_class. token: entities, tokens. "
+            "The task's first without."
+        ),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="The class of --kind per_class; all added up without.")
+    ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="The N classes confused most. Else as many as fit."),
+    ] = None,
+    all_classes: Annotated[
+        bool, typer.Option("--all", help="Draw every class, however wide that is.")
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="Save it whole into a new .csv, .svg or .json file.")
+    ] = None,
     server: Server = None,
-    as_json: AsJson = False,
 ) -> None:
-    """Draw a trial's confusion matrix: rows are true labels, columns predictions."""
-    from service.terminal.confusion_drawing import confusion_view
-    from service.terminal.views import make_console
-    from studies.client import Client
+    """Draw a trial's confusion matrix: rows are true labels, columns predictions.
 
-    with Client(server) as client:
-        found = client.study(study)
+    Many classes are folded: those confused most are drawn, the others summed up.
+    """
+    from service.commands.lookup import find_study, find_trial
+    from service.terminal.confusion_drawing import draw_confusion
+    from studies.api import MATRIX_FORMS, Api
+
+    if classes is not None and all_classes:
+        raise typer.BadParameter("Either --classes N or --all.")
+    if save is not None and save.suffix.removeprefix(".") not in MATRIX_FORMS:
+        raise typer.BadParameter(f"{save}: it is saved as .{', .'.join(MATRIX_FORMS)}.")
+    with Api(server) as client:
+        found = find_study(client, study)
         if number is None:
             number = _best_number(found)
-        matrix = client.confusion(found.id, number, split)
-    if as_json:
-        print_json(matrix)
-    else:
-        console = make_console()
-        console.print(confusion_view(matrix, console.width))
+        else:
+            find_trial(client, found, number)
+        if save is not None:
+            client.save_confusion(found.id, number, save, split, kind, label)
+        matrix = client.confusion(found.id, number, split, kind, label)
+    keep = len(matrix.labels) if all_classes else classes
+    drawing = draw_confusion(matrix, output.console().width, keep)
+    output.answer(matrix, drawing.view, width=drawing.width)
+    if save is not None:
+        output.note(f"The matrix lies in {save}")
 
 
+@answering
 def best(
+    output: Output,
     study: StudyRef,
     download: Annotated[
         Path | None,
         typer.Option(help="Save the model into this new folder, or into a new .zip file."),
     ] = None,
     server: Server = None,
-    as_json: AsJson = False,
 ) -> None:
-    """Show a study's best configuration, and save its model."""
-    from service.terminal.views import make_console, study_view
-    from studies.client import Client
+    """Show a study's best configuration, and save its model.
 
-    with Client(server) as client:
-        found = client.study(study)
-        _best_number(found)
-        saved = None if download is None else client.download_best(found.id, download)
-    if as_json:
-        assert found.best is not None
-        print_json(found.best)
-    else:
-        make_console().print(study_view(found))
+    With --quiet the trial's number is said.
+    """
+    from service.commands.lookup import find_study
+    from service.terminal.views import study_view
+    from studies.api import Api
+
+    with Api(server) as client:
+        found = find_study(client, study)
+        number = _best_number(found)
+        saved = None
+        if download is not None:
+            with output.transfer("model", "unpacking") as on_bytes:
+                saved = client.download_best(found.id, download, on_bytes)
+    output.answer(found.best, study_view(found), str(number))
     if saved is not None:
-        typer.echo(f"The model lies in {saved}", err=as_json)
+        output.say(f"The model lies in {saved}")
 
 
-def workers(server: Server = None, as_json: AsJson = False) -> None:
+@answering
+def workers(output: Output, server: Server = None) -> None:
     """List the workers that the server knows."""
-    from service.terminal.views import make_console, workers_table
-    from studies.client import Client
+    from service.terminal.views import workers_table
+    from studies.api import Api
 
-    with Client(server) as client:
+    with Api(server) as client:
         found = client.workers()
-    if as_json:
-        print_json(found)
-    elif found:
-        make_console().print(workers_table(found))
-    else:
-        typer.echo("No workers. Start one with 'bertune worker'.")
+    none = "No workers. Start one with 'bertune worker'."
+    output.answer(found, workers_table(found) if found else none, (worker.name for worker in found))
 
 
 def _best_number(study: "StudyAnswer") -> int:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], typer.Option(help="What to log to stderr.")
 ]
-Host = Annotated[str | None, typer.Option(help="Address to bind.  [default: BERTUNE_HOST]")]
+Host = Annotated[str | None, typer.Option(help="Address to bind. Else BERTUNE_HOST.")]
 Port = Annotated[
     int | None,
-    typer.Option(min=0, max=65535, help="Port to bind, 0 for a free one.  [default: BERTUNE_PORT]"),
+    typer.Option(min=0, max=65535, help="Port to bind, 0 for a free one. Else BERTUNE_PORT."),
 ]
 AccessLog = Annotated[bool, typer.Option("--access-log", help="Log every request.")]
 Slots = Annotated[int, typer.Option(min=1, help="Trials that a worker runs at a time.")]
@@ -39,8 +39,8 @@ def up(
 
     if workers and trainer is None:
         _require_torch()
-    settings, listener = _prepare(home, host, port)
     set_up_logging(log_level)
+    settings, listener = _prepare(home, host, port)
     run_service(settings, listener, workers=workers, slots=slots, trainer=trainer)
 
 
@@ -55,8 +55,8 @@ def serve(
     from service.local.hosting import HostedServer, address
     from service.local.logs import set_up_logging
 
-    settings, listener = _prepare(home, host, port)
     set_up_logging(log_level)
+    settings, listener = _prepare(home, host, port)
     typer.echo(f"Bertune at {address(listener)} with its data in {settings.home}", err=True)
     HostedServer(settings, listener, access_log=access_log).host()
 
@@ -70,7 +70,7 @@ def worker(
     ),
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads per slot.")] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of fetched files.  [default: HOME/worker-cache]")
+        Path | None, typer.Option(help="Folder of fetched files. Else HOME/worker-cache.")
     ] = None,
     until_idle_s: Annotated[
         float | None, typer.Option(min=0, help="End after so many seconds without a trial.")
@@ -109,12 +109,12 @@ def worker(
 def _prepare(
     home: Path | None, host: str | None, port: int | None
 ) -> "tuple[Settings, socket.socket]":
-    """Settings and the bound port; a database that does not answer is heard of here."""
-    from service.local.doctor import check_database
+    """Settings and, once the database answers, the bound port."""
+    from service.local.database_wait import await_database
     from service.local.hosting import bind
 
     settings = settings_with(home=home, host=host, port=port)
-    check_database(settings)
+    await_database(settings)
     return settings, bind(settings.host, settings.port)
 
 

@@ -1,18 +1,25 @@
-"""A study's YAML as `bertune submit` takes it: its data set may be local files.
+"""A study's YAML as `bertune submit` takes it: its data set may be local files, or the hub's.
 
 dataset: tickets.csv                                    # a file
 dataset: {train: a.csv, test: b.csv, options: {...}}    # several
+dataset: {hub: org/name, revision: v1, options: {...}}  # one of the Hugging Face hub
 dataset: 3f9a0c…                                        # a data set of the server
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from model.errors import InputError
-from studies.client import Client
+from service.commands.answering import Output
+from studies.api import Api
 from studies.spec import StudySpec
+from studies.wire.datasets import DatasetAnswer
+from studies.wire.sources import HubDataset
 from studies.yaml_text import read_yaml
 
 FILE_KEYS = ("train", "validation", "test", "options", "name")
@@ -28,20 +35,47 @@ class DataFiles:
     options: Mapping[str, Any] | None = None
     name: str | None = None
 
-    def upload(self, client: Client) -> str:
-        """Upload and return the data set's id."""
-        answer = client.upload_dataset(
-            self.train, self.validation, self.test, self.options, self.name
-        )
-        return answer.id
+    @property
+    def sent(self) -> str:
+        """What was done, to be told."""
+        return f"Uploaded {self.train.name}"
+
+    def for_task(self, task: object) -> "DataFiles":
+        """The same, to be read for what they serve, unless the options say otherwise."""
+        return dataclasses.replace(self, options={"task": task, **(self.options or {})})
+
+    def send(self, client: Api, output: Output) -> DatasetAnswer:
+        files = [path.name for path in (self.train, self.validation, self.test) if path]
+        with output.transfer(", ".join(files), "the server reads them") as on_bytes:
+            return client.upload_dataset(
+                self.train, self.validation, self.test, self.options, self.name, on_bytes
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class HubData:
+    """A data set of the hub, which the server is to read."""
+
+    source: HubDataset
+
+    @property
+    def sent(self) -> str:
+        return f"Had the server read {self.source.hub}"
+
+    def for_task(self, task: object) -> "HubData":
+        options = {"task": task, **self.source.options}
+        return HubData(self.source.model_copy(update={"options": options}))
+
+    def send(self, client: Api, output: Output) -> DatasetAnswer:  # noqa: ARG002
+        return client.add_hub_dataset(**self.source.model_dump())
 
 
 @dataclass(frozen=True, slots=True)
 class SpecFile:
-    """A study's document; ``dataset`` in it is an id, or stands open while ``files`` do."""
+    """A study's document; ``dataset`` in it is an id, or stands open while ``data`` do."""
 
     document: dict[str, Any]
-    files: DataFiles | None
+    data: DataFiles | HubData | None
 
     def spec(self, dataset_id: str | None = None) -> StudySpec:
         """The spec with its data set's id; raises `pydantic.ValidationError`."""
@@ -69,23 +103,28 @@ def open_document(document: dict[str, Any], folder: Path) -> SpecFile:
         raise InputError(
             "missing_dataset", "Name a data file or the id of an uploaded data set.", ("dataset",)
         )
-    files = _data_files(document["dataset"], folder)
-    spec_file = SpecFile(document, files)
-    spec_file.spec("to be uploaded" if files else None)
+    data = _data(document["dataset"], folder)
+    if data is not None and "task" in document:
+        data = data.for_task(document["task"])
+    spec_file = SpecFile(document, data)
+    spec_file.spec("to be uploaded" if data else None)
     return spec_file
 
 
-def _data_files(dataset: object, folder: Path) -> DataFiles | None:
+def _data(dataset: object, folder: Path) -> DataFiles | HubData | None:
     if isinstance(dataset, str):
         # An id has neither a dot nor a slash, so a mistyped path is never taken for one.
         if "." not in dataset and "/" not in dataset:
             return None
         return DataFiles(_existing(dataset, folder, ("dataset",)))
+    if isinstance(dataset, dict) and "hub" in dataset:
+        return HubData(_hub_dataset(dataset))
     if not isinstance(dataset, dict) or "train" not in dataset:
         raise InputError(
             "invalid_dataset",
             "Give a path, an id, or a mapping with train and, if you like, validation, test, "
-            "options and name.",
+            "options and name; or with hub and, if you like, config, revision, splits, options "
+            "and name.",
             ("dataset",),
         )
     if unknown := [key for key in dataset if key not in FILE_KEYS]:
@@ -98,6 +137,18 @@ def _data_files(dataset: object, folder: Path) -> DataFiles | None:
         if dataset.get(split) is not None
     }
     return DataFiles(**paths, options=dataset.get("options"), name=dataset.get("name"))
+
+
+def _hub_dataset(dataset: dict[str, Any]) -> HubDataset:
+    try:
+        return HubDataset.model_validate(dataset)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ("dataset", *first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(HubDataset.model_fields)
+            raise InputError("unknown_field", f"Known: {known}.", where) from error
+        raise InputError("invalid_value", f"{first['msg']}.", where) from error
 
 
 def _existing(path: object, folder: Path, where: tuple[str, ...]) -> Path:

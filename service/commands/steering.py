@@ -1,19 +1,21 @@
 """Commands that change a study already submitted: pause, resume, cancel, extend, delete."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.following import exit_as, follow
-from service.commands.options import AsJson, Server, StudyRef, print_json
-from service.terminal.exit_codes import REFUSED
+from service.commands.answering import Output, answering
+from service.commands.asking import agree, require_terminal_or
+from service.commands.following import answer_ended, follow
+from service.commands.options import Server, StudyRef, Yes
 
 if TYPE_CHECKING:
     from studies.wire.studies import StudyAnswer
 
 
+@answering
 def pause(
+    output: Output,
     study: StudyRef,
     preempt: Annotated[
         bool,
@@ -22,100 +24,85 @@ def pause(
         ),
     ] = False,
     server: Server = None,
-    as_json: AsJson = False,
 ) -> None:
     """Start no more trials of a study until it is resumed; running ones finish."""
-    from studies.client import Client
+    from service.commands.lookup import find_study
+    from studies.api import Api
 
-    with Client(server) as client:
-        found = client.pause(client.study(study).id, "preempt" if preempt else "drain")
-    if as_json:
-        print_json(found)
-        return
-    typer.echo(f"{_named(found)} is {found.state}.")
+    with Api(server) as client:
+        found = client.pause(find_study(client, study).id, "preempt" if preempt else "drain")
+    lines = [f"{_named(found)} is {found.state}."]
     if found.trials.running:
         fate = "will be taken back" if preempt else "will finish (--preempt takes them back)"
-        typer.echo(f"Running trials: {found.trials.running}; they {fate}.")
-    typer.echo(_goes_on(found))
+        lines.append(f"Running trials: {found.trials.running}; they {fate}.")
+    output.answer(found, "\n".join([*lines, _goes_on(found)]))
 
 
-def resume(study: StudyRef, server: Server = None, as_json: AsJson = False) -> None:
+@answering
+def resume(output: Output, study: StudyRef, server: Server = None) -> None:
     """Let a paused study go on."""
-    from studies.client import Client
+    from service.commands.lookup import find_study
+    from studies.api import Api
 
-    with Client(server) as client:
-        found = client.resume(client.study(study).id)
-    if as_json:
-        print_json(found)
-        return
-    typer.echo(f"{_named(found)} is {found.state}, {found.trials.queued} of its trials queued.")
-    typer.echo(_follow_hint(found))
+    with Api(server) as client:
+        found = client.resume(find_study(client, study).id)
+    queued = f"{_named(found)} is {found.state}, {found.trials.queued} of its trials queued."
+    output.answer(found, f"{queued}\n{_follow_hint(found)}")
 
 
-def cancel(study: StudyRef, server: Server = None, as_json: AsJson = False) -> None:
+@answering
+def cancel(output: Output, study: StudyRef, server: Server = None) -> None:
     """Stop a study for good: queued trials are dropped, running ones end at their next report."""
-    from studies.client import Client
+    from service.commands.lookup import find_study
+    from studies.api import Api
 
-    with Client(server) as client:
-        found = client.cancel(client.study(study).id)
-    if as_json:
-        print_json(found)
-    else:
-        typer.echo(f"{_named(found)} is {found.state}.")
+    with Api(server) as client:
+        found = client.cancel(find_study(client, study).id)
+    output.answer(found, f"{_named(found)} is {found.state}.")
 
 
+@answering
 def extend(
+    output: Output,
     study: StudyRef,
     add_trials: Annotated[int, typer.Argument(metavar="N", min=1, help="How many more trials.")],
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
     server: Server = None,
-    as_json: AsJson = False,
 ) -> None:
     """Add N trials to a study that has completed, or still runs; the search goes on from there."""
-    from studies.client import Client
+    from service.commands.lookup import find_study
+    from studies.api import Api
 
-    with Client(server) as client:
-        found = client.extend(client.study(study).id, add_trials)
-        typer.echo(
-            f"{_named(found)} is {found.state}, now with {found.progress.total} trials.",
-            err=as_json,
-        )
+    with Api(server) as client:
+        found = client.extend(find_study(client, study).id, add_trials)
+        extended = f"{_named(found)} is {found.state}, now with {found.progress.total} trials."
         if watch:
-            found = follow(client, found, quiet=as_json)
-    if as_json:
-        print_json(found)
-    elif not watch:
-        paused = found.state == "paused"
-        typer.echo(_goes_on(found) if paused else _follow_hint(found))
+            output.say(extended)
+            ended = follow(client, found, output)
     if watch:
-        exit_as(found)
+        answer_ended(output, ended)
+    else:
+        hint = _goes_on(found) if found.state == "paused" else _follow_hint(found)
+        output.answer(found, f"{extended}\n{hint}")
 
 
-def delete(
-    study: StudyRef,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    server: Server = None,
-    as_json: AsJson = False,
-) -> None:
+@answering
+def delete(output: Output, study: StudyRef, yes: Yes = False, server: Server = None) -> None:
     """Remove a study with its trials, models and pages for good. Its data set stays.
 
     With --json the study is printed as it was.
     """
-    from studies.client import Client
+    from service.commands.lookup import find_study
+    from studies.api import Api
 
-    if not yes and not sys.stdin.isatty():
-        raise typer.BadParameter("There is no terminal to ask in; confirm with --yes.")
-    with Client(server) as client:
-        found = client.study(study)
+    require_terminal_or(yes)
+    with Api(server) as client:
+        found = find_study(client, study)
         if not yes:
             _ask(found)
         client.delete(found.id)
-    if as_json:
-        print_json(found)
-    else:
-        typer.echo(
-            f"{_named(found)} is deleted. Its files leave the server's disk within a minute."
-        )
+    gone = f"{_named(found)} is deleted. Its files leave the server's disk within a minute."
+    output.answer(found, gone)
 
 
 def _ask(study: "StudyAnswer") -> None:
@@ -130,9 +117,7 @@ def _ask(study: "StudyAnswer") -> None:
         f"{bytes_text(study.disk_bytes)} of models, predictions and logs.{stopped}",
         err=True,
     )
-    if not typer.confirm("Delete all of it for good?", err=True):
-        typer.echo("Nothing was deleted.", err=True)
-        raise typer.Exit(REFUSED)
+    agree("Delete all of it for good?", "Nothing was deleted.")
 
 
 def _goes_on(study: "StudyAnswer") -> str:

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.commands.following import exit_as, follow
-from service.commands.options import AsJson, Server, print_json
+from service.commands.answering import Output, answering
+from service.commands.following import answer_ended, follow
+from service.commands.options import Server
 
 if TYPE_CHECKING:
     from service.commands.spec_file import SpecFile
-    from studies.client import Client
+    from studies.api import Api
     from studies.spec import StudySpec
 
 Spec = Annotated[Path | None, typer.Argument(metavar="[SPEC.yaml]", exists=True, dir_okay=False)]
@@ -22,58 +23,54 @@ Data = Annotated[
 ]
 
 
+@answering
 def submit(
+    output: Output,
     spec: Spec = None,
     preset: Preset = None,
     data: Data = None,
     name: Annotated[str | None, typer.Option(help="Name in place of the spec's own.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends.")] = False,
     server: Server = None,
-    as_json: AsJson = False,
 ) -> None:
-    """Queue a study. Data files that the spec names are uploaded first.
+    """Queue a study. Data files that the spec names are uploaded first, or read from the hub.
 
     With --watch the exit code tells how the study ended; Ctrl-C only stops watching.
     """
-    from studies.client import Client
+    from studies.api import Api
 
     document = _read(spec, preset, data, name)
-    with Client(server) as client:
-        study = client.submit(_uploaded(document, client))
-        typer.echo(
-            f"Submitted {study.name} ({study.id}), trials: {study.progress.total}.", err=as_json
-        )
+    with Api(server) as client:
+        study = client.submit(_uploaded(document, client, output))
+        submitted = f"Submitted {study.name} ({study.id}), trials: {study.progress.total}."
         if watch:
-            study = follow(client, study, quiet=as_json)
-    if as_json:
-        print_json(study)
-    elif not watch:
-        typer.echo(f"Follow it with 'bertune watch {study.id}'.")
+            output.say(submitted)
+            study = follow(client, study, output)
     if watch:
-        exit_as(study)
+        answer_ended(output, study, study.id)
+    else:
+        output.answer(study, f"{submitted}\nFollow it with 'bertune watch {study.id}'.", study.id)
 
 
+@answering
 def validate(
+    output: Output,
     spec: Spec = None,
     preset: Preset = None,
     data: Data = None,
     server: Server = None,
-    as_json: AsJson = False,
 ) -> None:
     """Check a study without queueing it, and show token lengths and what would be cut.
 
     Data files that the spec names are uploaded.
     """
-    from service.terminal.views import make_console, validation_view
-    from studies.client import Client
+    from service.terminal.views import validation_view
+    from studies.api import Api
 
     document = _read(spec, preset, data, None)
-    with Client(server) as client:
-        answer = client.validate(_uploaded(document, client))
-    if as_json:
-        print_json(answer)
-    else:
-        make_console().print(validation_view(answer))
+    with Api(server) as client:
+        answer = client.validate(_uploaded(document, client, output))
+    output.answer(answer, validation_view(answer))
 
 
 def _read(spec: Path | None, preset: str | None, data: str | None, name: str | None) -> "SpecFile":
@@ -88,9 +85,9 @@ def _read(spec: Path | None, preset: str | None, data: str | None, name: str | N
     return open_document({**document, **{k: v for k, v in changes.items() if v}}, folder)
 
 
-def _uploaded(document: "SpecFile", client: "Client") -> "StudySpec":
-    if document.files is None:
+def _uploaded(document: "SpecFile", client: "Api", output: Output) -> "StudySpec":
+    if document.data is None:
         return document.spec()
-    dataset_id = document.files.upload(client)
-    typer.echo(f"Uploaded {document.files.train.name} as data set {dataset_id}.", err=True)
-    return document.spec(dataset_id)
+    dataset = document.data.send(client, output)
+    output.note(f"{document.data.sent} as data set {dataset.id}.")
+    return document.spec(dataset.id)

@@ -2,14 +2,16 @@
 
 import typer
 
-from service.commands.options import AsJson, Home, settings_with
+from service.commands.answering import Output, answering
+from service.commands.options import Home, settings_with
 from service.terminal.exit_codes import REFUSED
 
 db = typer.Typer(no_args_is_help=True, help="Look after the database.")
 
 
 @db.command()
-def upgrade(home: Home = None) -> None:
+@answering
+def upgrade(output: Output, home: Home = None) -> None:
     """Bring the database to this version's schema. The server does so too when it starts."""
     from service.store.database import Database
     from service.store.schema import current_revision
@@ -24,34 +26,29 @@ def upgrade(home: Home = None) -> None:
         after = current_revision(database)
     finally:
         database.dispose()
-    typer.echo(f"Schema {after}" + (", as it was." if before == after else f" (was {before})."))
+    came = ", as it was." if before == after else f" (was {before})."
+    output.answer({"schema": after, "was": before}, f"Schema {after}{came}")
 
 
-def doctor(home: Home = None, as_json: AsJson = False) -> None:
-    """Check this machine, the database and the server. Exit code 1 when a check fails."""
+@answering
+def doctor(output: Output, home: Home = None) -> None:
+    """Check this machine, the database and the server. Exit code 1 when a check fails.
+
+    With --quiet only what is not well is said.
+    """
     import dataclasses
-    import json
-
-    from rich.text import Text
 
     from service.local.doctor import examine
-    from service.terminal.views import make_console, plain
+    from service.terminal.views import finding_view, make_console
 
     console = make_console()
-    styles = {"ok": "green", "warn": "yellow", "fail": "red"}
     findings = []
     for finding in examine(settings_with(home=home)):
         findings.append(finding)
-        if not as_json:
-            line = Text.assemble(
-                (f"{finding.level:<4} ", styles[finding.level]),
-                (f"{finding.subject}: ", "bold"),
-                plain(finding.detail),
-            )
-            console.print(line)
-            if finding.advice:
-                console.print(plain(f"     {finding.advice}"))
-    if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+        # Each at once: looking for torch takes seconds.
+        if not output.as_json and (finding.level != "ok" or not output.quiet):
+            console.print(finding_view(finding))
+    if output.as_json:
+        output.answer([dataclasses.asdict(finding) for finding in findings], "")
     if any(finding.level == "fail" for finding in findings):
         raise typer.Exit(REFUSED)

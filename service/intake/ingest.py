@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,23 +24,32 @@ MAX_NAME_CHARS = 300
 _OPTION_NAMES = tuple(field.name for field in dataclasses.fields(DataOptions))
 
 
-def ingest(database: Database, folders: Folders, upload: Upload) -> str:
+def ingest(
+    database: Database,
+    folders: Folders,
+    upload: Upload,
+    *,
+    check_read: Callable[[], None] | None = None,
+) -> str:
     """Normalise and publish the uploaded files and return the data set's id.
 
     Equal content gives the same data set, whoever else uploads it at the same time. Raises
-    `InputError` and then leaves nothing behind.
+    `InputError`, also what ``check_read`` raises once the files were read, and then leaves nothing
+    behind.
     """
     options = parse_options(upload.texts.get("options"))
     name = _name(upload)
     normalised = upload.folder / "normalised"
     summary = normalise(upload.files, options, normalised)
+    if check_read is not None:
+        check_read()
     dataset_id = fingerprint(summary, options)
     # The files first: a crash before the row leaves a folder that the next such upload takes over.
     publish_folder(normalised, folders.dataset(dataset_id))
     default_name = PurePosixPath(upload.filenames["train"]).stem[:MAX_NAME_CHARS] or dataset_id
     names = {"name": name, "default_name": default_name}
     facts = {"options": dataclasses.asdict(options), "summary": dataclasses.asdict(summary)}
-    _record(database, dataset_id, {**names, **facts})
+    _record(database, dataset_id, {**names, **facts, "origin": upload.origin})
     logger.info("data set %s: %s rows", dataset_id, summary.rows)
     return dataset_id
 

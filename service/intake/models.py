@@ -92,6 +92,7 @@ class ModelCatalogue:
             "key": _fingerprint(files),
             "max_positions": checkpoint.max_positions,
             "model_type": checkpoint.model_type,
+            "layers": checkpoint.layers,
             "files": [asdict(file) for file in files],
         }
         return CatalogueEntry(facts, folder)
@@ -142,6 +143,7 @@ def _scratch(model: str) -> CatalogueEntry:
         "key": model,
         "max_positions": size.max_positions,
         "model_type": "bert",
+        "layers": size.layers,
         "files": [],
     }
     return CatalogueEntry(facts, None)
@@ -168,6 +170,7 @@ def _hub(model: str) -> CatalogueEntry:
         "key": f"{name}@{folder.name}",
         "max_positions": checkpoint.max_positions,
         "model_type": checkpoint.model_type,
+        "layers": checkpoint.layers,
         "files": [],
     }
     return CatalogueEntry(facts, folder)

@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
-from model.config import Task
+from model.config import TASKS, Task
 from model.errors import InputError
 from service.context import ServerContext
 from service.errors import ConflictError
 from service.intake.held_out import SplitFile, needs_indices, write_indices
 from service.intake.models import CatalogueEntry
+from service.intake.token_sample import sample_unknown_share
 from service.store.database import Database
 from service.store.datasets import add_file
 from service.store.studies import NewStudy, find_by_key, insert_study
 from service.store.tables import Dataset
+from studies.model_limits import check_model_limits
 from studies.resolution import ResolvedStudy, resolve
 from studies.spec import StudySpec
 
@@ -55,7 +58,24 @@ def check(context: ServerContext, spec: StudySpec) -> CheckedStudy:
         task=cast(Task, dataset.task),
         max_positions=model.facts["max_positions"],
     )
+    check_model_limits(resolved, model_type=model.facts["model_type"], layers=model.facts["layers"])
     return CheckedStudy(spec, dataset, model, resolved)
+
+
+def check_before_data(context: ServerContext, spec: StudySpec) -> None:
+    """Check what can be known while the data are yet to be read; raises as `check` does."""
+    _check_labels(spec.labels)
+    positions = context.models.find(spec.model).facts["max_positions"]
+    refusals: list[InputError] = []
+    # The columns will tell the task: as long as they are unknown, any that fits will do.
+    for task in (spec.task,) if spec.task else TASKS:
+        try:
+            resolve(spec, task=task, max_positions=positions)
+        except InputError as error:
+            refusals.append(error)
+        else:
+            return
+    raise refusals[0]
 
 
 def _check_labels(labels: dict[str, str]) -> None:
@@ -66,6 +86,43 @@ def _check_labels(labels: dict[str, str]) -> None:
         if len(value) > MAX_LABEL_VALUE_CHARS or "\0" in value:
             detail = f"A label's value has at most {MAX_LABEL_VALUE_CHARS} characters."
             raise InputError("invalid_value", detail, ("labels", key))
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedStudy:
+    """A checked study and the file of its held-out rows: all that stands before its rows."""
+
+    new: NewStudy
+    indices: SplitFile | None
+
+
+def prepare(
+    context: ServerContext, spec: StudySpec, idempotency_key: str | None = None
+) -> PreparedStudy:
+    """Check ``spec`` and write its held-out rows; may take a moment on large data. Raises as
+    `check` does."""
+    checked = check(context, spec)
+    unknown = sample_unknown_share(context.folders, checked.dataset, checked.model)
+    new = NewStudy(
+        spec=spec,
+        dataset_id=checked.dataset.id,
+        task=checked.resolved.task,
+        metric=checked.resolved.metric,
+        direction=checked.resolved.direction,
+        model_facts={**checked.model.facts, "unknown_share": unknown},
+        idempotency_key=idempotency_key,
+    )
+    indices = None
+    if needs_indices(checked.dataset):
+        indices = write_indices(context.folders, checked.dataset, spec.seed)
+    return PreparedStudy(new, indices)
+
+
+def insert_prepared(session: Session, prepared: PreparedStudy) -> str:
+    """Insert the study with all of its trials, and return its id."""
+    if prepared.indices is not None:
+        add_file(session, prepared.new.dataset_id, **_columns(prepared.indices))
+    return insert_study(session, prepared.new).id
 
 
 def submit(context: ServerContext, spec: StudySpec, idempotency_key: str | None = None) -> str:
@@ -79,20 +136,7 @@ def submit(context: ServerContext, spec: StudySpec, idempotency_key: str | None 
         known = _submitted_before(context.database, idempotency_key, spec)
         if known is not None:
             return known
-    checked = check(context, spec)
-    new = NewStudy(
-        spec=spec,
-        dataset_id=checked.dataset.id,
-        task=checked.resolved.task,
-        metric=checked.resolved.metric,
-        direction=checked.resolved.direction,
-        model_facts=checked.model.facts,
-        idempotency_key=idempotency_key,
-    )
-    indices = None
-    if needs_indices(checked.dataset):
-        indices = write_indices(context.folders, checked.dataset, spec.seed)
-    study_id = _store(context.database, new, indices)
+    study_id = _store(context.database, prepare(context, spec, idempotency_key))
     logger.info(
         "study %s: %d trials queued on data %s", study_id, spec.budget.n_trials, spec.dataset
     )
@@ -122,24 +166,23 @@ def _submitted_before(database: Database, key: str, spec: StudySpec) -> str | No
     return study.id
 
 
-def _store(database: Database, new: NewStudy, indices: SplitFile | None) -> str:
+def _store(database: Database, prepared: PreparedStudy) -> str:
     try:
-        return _insert(database, new, indices)
+        return _insert(database, prepared)
     except IntegrityError:
         # The same key, or the same indices, may have been committed since we looked: the first
         # is the answer, the second is there now.
+        new = prepared.new
         if new.idempotency_key is not None:
             known = _submitted_before(database, new.idempotency_key, new.spec)
             if known is not None:
                 return known
-        return _insert(database, new, indices)
+        return _insert(database, prepared)
 
 
-def _insert(database: Database, new: NewStudy, indices: SplitFile | None) -> str:
+def _insert(database: Database, prepared: PreparedStudy) -> str:
     with database.transaction() as session:
-        if indices is not None:
-            add_file(session, new.dataset_id, **_columns(indices))
-        return insert_study(session, new).id
+        return insert_prepared(session, prepared)
 
 
 def _columns(indices: SplitFile) -> dict[str, Any]:

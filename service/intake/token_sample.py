@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from model.checkpoint import scratch_size
 from model.splits import Positions
-from model.tokens import TokenTable, load_tokenizer, tokenize
+from model.tokens import TokenTable, load_tokenizer, tokenize, unknown_share
 from model.vocabulary import save_tokenizer, train_wordpiece
 from service.folders import Folders
 from service.intake.held_out import divide, needs_indices
@@ -25,6 +25,8 @@ from service.store.tables import Dataset
 
 MAX_ROWS = 20_000
 """Rows that are tokenized."""
+FEW_ROWS = 500
+"""Rows that are tokenized at a submission, which does not wait for more."""
 MAX_VOCABULARY_ROWS = 50_000
 """Rows that a vocabulary is trained on here; a worker takes the whole train split."""
 
@@ -49,6 +51,16 @@ def sample_tokens(
         folder = folders.cache / "vocabularies" / f"{dataset.id}-{split}-{size}"
         tokenizer = _vocabulary(folder, file, _spread(rows, MAX_VOCABULARY_ROWS), size)
     return tokenize(tokenizer, *_read_texts(file, _spread(rows, MAX_ROWS)))
+
+
+def sample_unknown_share(folders: Folders, dataset: Dataset, model: CatalogueEntry) -> float:
+    """The share of word pieces that the model's own vocabulary does not know, of a few hundred
+    rows; a vocabulary that is made from the data knows them."""
+    if model.folder is None:
+        return 0.0
+    file = folders.dataset(dataset.id) / "train.parquet"
+    rows = _spread(np.arange(dataset.summary["rows"]["train"], dtype=np.int64), FEW_ROWS)
+    return unknown_share(tokenize(load_tokenizer(model.folder), *_read_texts(file, rows)))
 
 
 def _train_rows(folders: Folders, dataset: Dataset, seed: int) -> Positions:

@@ -1,18 +1,22 @@
-"""Receives a multipart upload: files go to disk as they arrive, and never whole into memory.
+"""Receives a data set: JSON that names one of the hub, or a multipart upload.
 
-Written against the streaming parser itself, because the form support of the web framework would
-spool the files to the system's temporary folder first, which may be memory.
+Uploaded files go to disk as they arrive, and never whole into memory. Written against the
+streaming parser itself, because the form support of the web framework would spool the files to the
+system's temporary folder first, which may be memory.
 """
 
+import json
 import re
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Annotated, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 from anyio import to_thread
 from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -22,6 +26,7 @@ from service.context import Context
 from service.errors import ServiceError, TooLargeError
 from service.intake.body import BrokenUploadError, receive_body
 from service.store.identifiers import new_id
+from studies.wire.sources import HubDataset
 
 TEXT_FIELDS = ("name", "options")
 MAX_TEXT_BYTES = 1 << 20
@@ -41,10 +46,15 @@ class Upload:
     filenames: dict[Split, str] = field(default_factory=dict)
     """The names that the client gave the files; for people only."""
     texts: dict[str, str] = field(default_factory=dict)
+    origin: dict[str, Any] | None = None
+    """Fields of `studies.wire.datasets.HubOrigin`, of files that came from a hub."""
 
 
-async def _receive(request: Request, context: Context) -> AsyncIterator[Upload]:
-    boundary = _boundary(request.headers.get("content-type", ""))
+async def _receive(request: Request, context: Context) -> AsyncIterator[Upload | HubDataset]:
+    if _media_type(request)[0] == b"application/json":
+        yield await _receive_json(request)
+        return
+    boundary = _boundary(request)
     upload = Upload(context.folders.incoming / new_id())
     writer = _FormWriter(upload, boundary)
     try:
@@ -56,8 +66,28 @@ async def _receive(request: Request, context: Context) -> AsyncIterator[Upload]:
         await to_thread.run_sync(_remove, upload.folder, writer)
 
 
-ReceivedUpload = Annotated[Upload, Depends(_receive)]
-"""Annotation for a route's parameter: the request's body, received and on disk."""
+ReceivedData = Annotated[Upload | HubDataset, Depends(_receive)]
+"""Annotation for a route's parameter: the request's body, a form's files received and on disk."""
+
+
+async def _receive_json(request: Request) -> HubDataset:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_TEXT_BYTES:
+            raise TooLargeError(f"A JSON body may have {MAX_TEXT_BYTES} bytes.", where=["body"])
+    try:
+        return HubDataset.model_validate_json(bytes(body))
+    except ValidationError as error:
+        problems = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
+        raise RequestValidationError(problems, body=_parsed(body)) from error
+
+
+def _parsed(body: bytearray) -> object:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
 
 
 def _make(folder: Path) -> None:
@@ -71,13 +101,17 @@ def _remove(folder: Path, writer: "_FormWriter") -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _boundary(content_type: str) -> bytes:
-    kind, options = parse_options_header(content_type)
-    if kind == b"application/json":
-        detail = "Data sets of a hub cannot be fetched yet; upload the files as multipart form."
-        raise InputError("hub_not_built", detail, ("hub",))
+def _media_type(request: Request) -> tuple[bytes, dict[bytes, bytes]]:
+    return parse_options_header(request.headers.get("content-type", ""))
+
+
+def _boundary(request: Request) -> bytes:
+    kind, options = _media_type(request)
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
-        detail = "Send multipart/form-data with a file named train."
+        detail = (
+            "Send multipart/form-data with a file named train, or application/json that names a "
+            "data set of the hub."
+        )
         raise MediaTypeError(detail, where=["header", "content-type"])
     return options[b"boundary"]
 

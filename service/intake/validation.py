@@ -4,10 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.config import Scalar
-from model.tokens import TokenTable, lengths_summary, truncated_share, unknown_share
+from model.config import Scalar, TrainConfig
+from model.tokens import Lengths, TokenTable, lengths_summary, unknown_share, unknown_warnings
+from model.windows import lost_pieces
 from service.context import ServerContext
-from service.intake.submission import CheckedStudy, check
+from service.intake.dataset_facts import stored_warnings
+from service.intake.held_out import split_sizes
+from service.intake.submission import check
 from service.intake.token_sample import sample_tokens
 from studies.resolution import ResolvedStudy
 from studies.space import grid_values, highest
@@ -15,9 +18,9 @@ from studies.spec import Grid, NoPruner, StudySpec, Tpe
 from studies.wire.studies import Resolved, ValidationAnswer
 
 MAX_LENGTHS_SHOWN = 32
+_READING = ("truncation", "window_stride", "max_windows")
+"""The settings, beside max_length, that say how much of a text is read."""
 _MANY_CUT = 0.2
-_MANY_UNKNOWN = 0.01
-_FEW_ROWS = 10
 
 
 def validate(context: ServerContext, spec: StudySpec) -> ValidationAnswer:
@@ -28,21 +31,34 @@ def validate(context: ServerContext, spec: StudySpec) -> ValidationAnswer:
     """
     checked = check(context, spec)
     table = sample_tokens(context.folders, checked.dataset, checked.model, spec.seed)
-    truncated = {
-        str(length): round(truncated_share(table, length), 4)
+    lost = {
+        str(length): _lost_pieces(table, checked.resolved, length)
         for length in lengths_to_show(checked.resolved)
     }
+    truncated = {length: round(float(np.mean(rows > 0)), 4) for length, rows in lost.items()}
+    pieces = max(1, table.pieces)
     return ValidationAnswer(
         resolved=_resolved(spec, checked.resolved),
         token_lengths={name: float(value) for name, value in lengths_summary(table).items()},
         truncated=truncated,
+        lost_tokens={length: round(int(rows.sum()) / pieces, 4) for length, rows in lost.items()},
+        splits=split_sizes(context.folders, checked.dataset, spec.seed),
         unknown_share=round(unknown_share(table), 6),
         warnings=[
             *_budget_warnings(spec, checked.resolved),
-            *_data_warnings(checked),
+            *_idle_warnings(spec, checked.resolved),
+            *stored_warnings(checked.dataset),
             *_token_warnings(table, truncated),
         ],
     )
+
+
+def _lost_pieces(table: TokenTable, resolved: ResolvedStudy, max_length: int) -> Lengths:
+    """[texts] What is not read at this length. Where it is searched whether texts are cut, they
+    are; a window's other settings stand at their defaults where they are searched."""
+    fixed = {name: value for name, value in resolved.training.items() if name in _READING}
+    config = TrainConfig(**fixed, max_length=max(max_length, len(table.frame) + 1))  # type: ignore[arg-type]
+    return lost_pieces(table, config)
 
 
 def lengths_to_show(resolved: ResolvedStudy) -> list[int]:
@@ -101,25 +117,35 @@ def _budget_warnings(spec: StudySpec, resolved: ResolvedStudy) -> list[str]:
     return warnings
 
 
+_WORKS_ONLY_WITH: dict[str, tuple[str, Scalar]] = {
+    "focal_gamma": ("loss", "focal"),
+    "class_weighting_beta": ("class_weighting", "effective_number"),
+    "window_stride": ("truncation", "windows"),
+    "window_pooling": ("truncation", "windows"),
+    "max_windows": ("truncation", "windows"),
+}
+"""Settings that do nothing unless another one has this value."""
+
+
+def _idle_warnings(spec: StudySpec, resolved: ResolvedStudy) -> list[str]:
+    """What the spec states or searches that no trial will heed."""
+    warnings = []
+    for name, (other, value) in _WORKS_ONLY_WITH.items():
+        stated = name in spec.training or name in resolved.search_space
+        searched = resolved.search_space.get(other)
+        values = [resolved.training.get(other)] if searched is None else grid_values(searched)
+        if stated and value not in (values or ()):
+            warnings.append(f"{name} does nothing unless {other} is {value}.")
+    if "early_stopping_delta" in spec.training and (
+        resolved.training.get("early_stopping_patience", 1) is None
+    ):
+        warnings.append("early_stopping_delta does nothing unless early_stopping_patience is set.")
+    return warnings
+
+
 def _most_epochs(resolved: ResolvedStudy) -> Scalar | None:
     parameter = resolved.search_space.get("epochs")
     return resolved.training["epochs"] if parameter is None else highest(parameter)
-
-
-def _data_warnings(checked: CheckedStudy) -> list[str]:
-    summary = checked.dataset.summary
-    warnings = []
-    few = [name for name, n in summary["label_counts"]["train"].items() if n < _FEW_ROWS]
-    if few:
-        names = ", ".join(sorted(few)[:5])
-        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-        warnings.append(f"Fewer than {_FEW_ROWS} train rows have the label {names}{more}.")
-    warnings += [
-        f"{rows} texts of {split} also stand in train; its scores will be too good."
-        for split, rows in summary["overlap"].items()
-        if rows
-    ]
-    return warnings
 
 
 def _token_warnings(table: TokenTable, truncated: dict[str, float]) -> list[str]:
@@ -127,7 +153,4 @@ def _token_warnings(table: TokenTable, truncated: dict[str, float]) -> list[str]
     longest, share = list(truncated.items())[-1]
     if share > _MANY_CUT:
         warnings.append(f"{share:.0%} of the texts are cut even at max_length {longest}.")
-    unknown = unknown_share(table)
-    if unknown > _MANY_UNKNOWN:
-        warnings.append(f"The model's vocabulary does not know {unknown:.1%} of the word pieces.")
-    return warnings
+    return [*warnings, *unknown_warnings(unknown_share(table))]

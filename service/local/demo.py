@@ -16,10 +16,10 @@ from service.local.service import LocalService
 from service.settings import Settings
 from service.terminal.confusion_drawing import confusion_view
 from service.terminal.exit_codes import INTERRUPTED, OK, REFUSED
-from service.terminal.views import make_console, params_text, plain, study_view
+from service.terminal.views import params_text, plain, study_view
 from service.terminal.watching import watch
 from service.worker.cores import usable_cores
-from studies.client import Client, WaitTimeoutError
+from studies.api import Api, WaitTimeoutError
 from studies.preset import load_preset
 from studies.spec import StudySpec
 from studies.wire.studies import StudyAnswer
@@ -31,13 +31,15 @@ LIMIT_S = 3600.0
 STOP_S = 15.0
 
 
-def run_demo(home: Path, *, trials: int | None = None, epochs: int | None = None) -> int:
-    """Run the study in ``home`` and print what came of it; the process's exit code.
+def run_demo(
+    home: Path, console: Console, *, trials: int | None = None, epochs: int | None = None
+) -> tuple[int, StudyAnswer | None]:
+    """Run the study in ``home`` and draw what came of it; the process's exit code, and the study
+    if it ended.
 
     It has a database of its own in ``home``, whatever the environment says. A second run adds a
     second study.
     """
-    console = make_console()
     home.mkdir(parents=True, exist_ok=True)
     set_up_logging(file=home / "server.log")
     settings = Settings(home=home, database_url=None)
@@ -57,15 +59,15 @@ def run_demo(home: Path, *, trials: int | None = None, epochs: int | None = None
             _report(client, study, console)
     except KeyboardInterrupt:
         console.print("Stopped.")
-        return INTERRUPTED
+        return INTERRUPTED, None
     except WaitTimeoutError as error:
         console.print(plain(f"{error} The log of the workers is {worker_log}."))
-        return REFUSED
+        return REFUSED, None
     finally:
         service.stop()
         server.join(STOP_S)
     _say_how_to_look(console, home)
-    return OK if study.state == "completed" else REFUSED
+    return (OK if study.state == "completed" else REFUSED), study
 
 
 def demo_spec(dataset: str, *, trials: int | None = None, epochs: int | None = None) -> StudySpec:
@@ -79,7 +81,7 @@ def demo_spec(dataset: str, *, trials: int | None = None, epochs: int | None = N
 
 
 def _run_study(
-    client: Client, console: Console, trials: int | None, epochs: int | None
+    client: Api, console: Console, trials: int | None, epochs: int | None
 ) -> StudyAnswer:
     with as_file(files("studies") / "examples") as folder:
         train, test = folder / "helpdesk-train.csv", folder / "helpdesk-test.csv"
@@ -95,7 +97,7 @@ def _run_study(
     return watch(client, study.id, console, timeout_s=LIMIT_S)
 
 
-def _report(client: Client, study: StudyAnswer, console: Console) -> None:
+def _report(client: Api, study: StudyAnswer, console: Console) -> None:
     console.print()
     console.print(study_view(study))
     if study.best is None:

@@ -4,7 +4,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,11 +19,12 @@ from service.settings import Settings
 from service.store.database import Database
 from service.store.file_system import network_file_system
 from service.store.schema import current_revision, head_revision
-from studies.client import Client
-from studies.connection import ApiError, UnreachableError, find_key
+from studies.api import Api
+from studies.connection import ApiError, ClientError, UnreachableError, find_key
 
 MIN_PYTHON = (3, 11)
 LOW_DISK_BYTES = 5_000_000_000
+AT_WORK = ("idle", "busy", "draining")
 TORCH_TIMEOUT_S = 120
 TORCH_PROBE = """
 import json, torch, transformers
@@ -48,56 +49,49 @@ class Finding:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Run every check, one after the other; a broken one does not hide the next."""
-    checks: tuple[Callable[[Settings], Finding], ...] = (
-        _python,
-        _torch,
-        _disk,
-        _database,
-        _server,
-    )
-    for check in checks:
-        yield check(settings)
+    yield _python()
+    yield from _training()
+    yield _disk(settings)
+    yield _database(settings)
+    yield from _service(settings)
 
 
-def check_database(settings: Settings) -> None:
-    """Connect once. Raises `sqlalchemy.exc.OperationalError`, or `OSError` for the home folder."""
-    settings.home.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.resolved_database_url)
-    try:
-        with database.engine.connect():
-            pass
-    finally:
-        database.dispose()
-
-
-def _python(settings: Settings) -> Finding:  # noqa: ARG001
+def _python() -> Finding:
     version = platform.python_version()
     if sys.version_info < MIN_PYTHON:
         return Finding("fail", "python", version, "Install Python 3.11 or newer.")
     return Finding("ok", "python", version)
 
 
-def _torch(settings: Settings) -> Finding:  # noqa: ARG001
-    """In a child process: a broken CUDA installation can take its process with it."""
+def _training() -> Iterator[Finding]:
+    """torch and GPU, in a child process: a broken CUDA installation can take its process with
+    it."""
     advice = "Workers on this machine need it: pip install 'bertune[train]'."
     if find_spec("torch") is None or find_spec("transformers") is None:
-        return Finding("warn", "torch", "not installed", advice)
+        yield Finding("warn", "torch", "torch or transformers is not installed", advice)
+        return
     probe = [sys.executable, "-P", "-c", TORCH_PROBE]
     try:
         child = subprocess.run(
             probe, capture_output=True, text=True, timeout=TORCH_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return Finding("fail", "torch", f"no answer in {TORCH_TIMEOUT_S} s", advice)
+        yield Finding("fail", "torch", f"no answer in {TORCH_TIMEOUT_S} s", advice)
+        return
     if child.returncode != 0:
         reason = (child.stderr.strip().splitlines() or [f"status {child.returncode}"])[-1]
-        return Finding("fail", "torch", reason, "Install it anew. " + advice)
+        yield Finding("fail", "torch", reason, "Install it anew. " + advice)
+        return
     found = json.loads(child.stdout.strip().splitlines()[-1])
-    versions = f"torch {found['torch']}, transformers {found['transformers']}"
-    if not found["gpus"]:
-        slow = "Small models train on the processor; BERT-base wants a GPU and its driver."
-        return Finding("warn", "torch", f"{versions}, no GPU", slow)
-    return Finding("ok", "torch", f"{versions}, {', '.join(found['gpus'])}")
+    yield Finding("ok", "torch", f"torch {found['torch']}, transformers {found['transformers']}")
+    yield _gpu(found["gpus"])
+
+
+def _gpu(names: list[str]) -> Finding:
+    if not names:
+        slow = "Small models train on the processor; BERT-base wants a GPU, its driver and a torch "
+        return Finding("warn", "gpu", "none that torch can use", slow + "built for it.")
+    return Finding("ok", "gpu", ", ".join(names))
 
 
 def _disk(settings: Settings) -> Finding:
@@ -147,22 +141,45 @@ def _database(settings: Settings) -> Finding:
     return Finding("ok", shown, f"schema {revision}")
 
 
-def _server(settings: Settings) -> Finding:
-    """Reachability and the key in one request."""
+def _service(settings: Settings) -> Iterator[Finding]:
+    """The server, first without a key, then what it says to this user's key."""
+    answered = _server(settings)
+    yield answered
     if find_key() is None:
         advice = "Set BERTUNE_KEY, or BERTUNE_HOME to the folder with the server's admin.key."
-        return Finding("warn", "server", f"{settings.server}: no key to ask with", advice)
+        yield Finding("warn", "key", "none found", advice)
+    elif answered.level != "ok":
+        yield Finding("ok", "key", "found; there is no server to try it on")
+    else:
+        yield from _key_and_workers(settings)
+
+
+def _server(settings: Settings) -> Finding:
     try:
-        with Client(settings.server) as client:
-            workers = len(client.workers())
+        with Api(settings.server) as client:
+            client.ready()
     except UnreachableError:
         advice = "Start it with 'bertune up', or set BERTUNE_SERVER to where it runs."
         return Finding("warn", "server", f"none answers at {settings.server}", advice)
     except ApiError as error:
-        advice = "Set BERTUNE_KEY to a valid key." if error.status == 401 else "Read its log."
-        return Finding("fail", "server", f"{settings.server}: {error}", advice)
-    if workers == 0:
-        return Finding(
-            "warn", "server", f"{settings.server}, no workers", "Start one: 'bertune worker'."
-        )
-    return Finding("ok", "server", f"{settings.server}, {workers} workers known")
+        advice = "Set BERTUNE_SERVER to where Bertune runs; if that is so, read its log."
+        return Finding("fail", "server", str(error), advice)
+    return Finding("ok", "server", f"answers at {settings.server}")
+
+
+def _key_and_workers(settings: Settings) -> Iterator[Finding]:
+    try:
+        with Api(settings.server) as client:
+            workers = client.workers()
+    except ClientError as error:
+        refused = isinstance(error, ApiError) and error.status == 401
+        make = "Set BERTUNE_KEY to one that 'bertune keys create' made on the server's machine."
+        advice = make if refused else "Read the server's log."
+        yield Finding("fail", "key", str(error), advice)
+        return
+    yield Finding("ok", "key", "accepted")
+    active = [worker for worker in workers if worker.state in AT_WORK]
+    if not active:
+        yield Finding("warn", "workers", "none is there", "Start one: 'bertune worker'.")
+    else:
+        yield Finding("ok", "workers", f"{len(active)} at work or waiting")

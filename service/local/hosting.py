@@ -2,18 +2,24 @@
 and stops without waiting for open polls."""
 
 import errno
+import logging
 import socket
 import threading
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from anyio import to_thread
 
 from service.app import create_app
 from service.context import ServerContext
+from service.errors import NotFoundError
 from service.local.database_claim import claim_database
 from service.local.startup_error import StartupError
+from service.local.worker_roll import abandoned_workers
 from service.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 GRACE_S = 3
@@ -73,6 +79,16 @@ class HostedServer(uvicorn.Server):
     def stop(self) -> None:
         self.should_exit = True
 
+    def bury(self, worker: str) -> None:
+        """Say goodbye for a worker of this machine that is dead: its trials need not wait for their
+        leases to lapse."""
+        try:
+            self.context.dispatcher.say_goodbye(worker)
+        except NotFoundError:
+            logger.debug("worker %s died before it asked for work", worker)
+        except Exception:
+            logger.exception("worker %s is dead; its leases have to lapse", worker)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Not recorded by uvicorn's own handler: it would raise the signal anew at the end, and
         # kill this process before its workers are seen off.
@@ -84,9 +100,23 @@ class HostedServer(uvicorn.Server):
             self.force_exit = self._signals > 1
             self.stop()
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            await to_thread.run_sync(self._bury_abandoned)
+
+    def _bury_abandoned(self) -> None:
+        """Those of a process on this home that was killed, and they with it."""
+        try:
+            with abandoned_workers(self.context.settings.home) as workers:
+                for worker in workers:
+                    self.bury(worker)
+        except OSError as error:
+            logger.warning("leases of killed local workers have to lapse: %s", error)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Long polls end now; otherwise each would hold the server up for its whole wait.
-        self.context.waker.close()
+        # Long polls and streams end now; each would hold the server up for its whole wait.
+        self.context.release_polls()
         await super().shutdown(sockets)
 
 

@@ -45,7 +45,8 @@ def worker_environment(server: str, key: str, home: Path) -> dict[str, str]:
 class ChildProcess:
     """One worker: its process and, while it is dead, when to start it again.
 
-    ``on_death`` hears the name of each process that died before its time.
+    ``on_start`` hears the name of each process before it is started, ``on_death`` that of each that
+    died before its time.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class ChildProcess:
         command: Sequence[str],
         environment: Mapping[str, str],
         log: Path | None,
+        on_start: Callable[[str], None],
         on_death: Callable[[str], None],
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -60,6 +62,7 @@ class ChildProcess:
         self._command = list(command)
         self._environment = dict(environment)
         self._log = log
+        self._on_start = on_start
         self._on_death = on_death
         self._clock = clock
         self._restart_s = FIRST_RESTART_S
@@ -107,6 +110,7 @@ class ChildProcess:
         self._started_at = self._clock()
         # Its own for each start, so that a goodbye for the dead one never meets its successor.
         self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self._on_start(self._name)
         output = self._log.open("ab") if self._log else None
         try:
             self._process = subprocess.Popen(
@@ -133,12 +137,14 @@ class WorkerProcesses:
         command: Sequence[str],
         environment: Mapping[str, str],
         *,
+        on_start: Callable[[str], None],
         on_death: Callable[[str], None],
         log: Path | None = None,
     ) -> None:
         self._count = count
         self._command = command
         self._environment = environment
+        self._on_start = on_start
         self._on_death = on_death
         self._log = log
         self._stopping = threading.Event()
@@ -155,7 +161,9 @@ class WorkerProcesses:
 
     def _tend(self) -> None:
         children = [
-            ChildProcess(self._command, self._environment, self._log, self._on_death)
+            ChildProcess(
+                self._command, self._environment, self._log, self._on_start, self._on_death
+            )
             for _ in range(self._count)
         ]
         while not self._stopping.wait(TEND_S):

@@ -1,6 +1,5 @@
 """Server and workers in one process tree, as `bertune up` and `bertune demo` run them."""
 
-import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -9,15 +8,13 @@ from pathlib import Path
 
 from rich.text import Text
 
-from service.errors import NotFoundError
 from service.local.hosting import HostedServer, address
 from service.local.processes import WorkerProcesses, worker_command, worker_environment
 from service.local.startup_error import StartupError
+from service.local.worker_roll import WorkerRoll
 from service.settings import Settings
 from service.terminal.views import make_console
-from studies.client import Client
-
-logger = logging.getLogger(__name__)
+from studies.api import Api
 
 LOOK_S = 0.05
 
@@ -27,7 +24,7 @@ class LocalService:
 
     Workers start once the server answers, and are stopped before it, so that they can give their
     trials back. For one that dies the server hears a goodbye, so its trial need not wait for its
-    lease to lapse.
+    lease to lapse; for those that die with this process, the next server on this home does.
     """
 
     def __init__(
@@ -49,14 +46,15 @@ class LocalService:
         self._worker_log = worker_log
         self._server = HostedServer(settings, listener, on_signal=on_signal)
         self._processes: WorkerProcesses | None = None
+        self._roll: WorkerRoll | None = None
 
     def host(self) -> None:
         """Serve in this thread until `stop`."""
         self._server.host()
 
-    def client(self) -> Client:
+    def client(self) -> Api:
         """A client with the admin key; only after `start_workers` or `wait_until_ready`."""
-        return Client(self.url, self._key())
+        return Api(self.url, self._key())
 
     def wait_until_ready(self) -> None:
         """Return once the server takes requests. Raises `StartupError` when it never will."""
@@ -67,11 +65,13 @@ class LocalService:
     def start_workers(self) -> None:
         if not self._workers:
             return
+        self._roll = WorkerRoll(self._settings.home)
         self._processes = WorkerProcesses(
             self._workers,
             worker_command(slots=self._slots, workers=self._workers, trainer=self._trainer),
             worker_environment(self.url, self._key(), self._settings.home.resolve()),
-            on_death=self._say_goodbye,
+            on_start=self._roll.add,
+            on_death=self._server.bury,
             log=self._worker_log,
         )
         self._processes.start()
@@ -80,15 +80,9 @@ class LocalService:
         """Stop the workers, then the server. Blocks for the workers only."""
         if self._processes is not None:
             self._processes.stop()
+        if self._roll is not None:
+            self._roll.close()
         self._server.stop()
-
-    def _say_goodbye(self, worker: str) -> None:
-        try:
-            self._server.context.dispatcher.say_goodbye(worker)
-        except NotFoundError:
-            logger.debug("worker %s died before it asked for work", worker)
-        except Exception:
-            logger.exception("worker %s is dead; its leases have to lapse", worker)
 
     def _key(self) -> str:
         return self._settings.admin_key_file.read_text(encoding="ascii").strip()

@@ -12,7 +12,7 @@ LABEL_CHARS = 18
 
 
 def confusion_figure(
-    labels: Sequence[str], matrix: Sequence[Sequence[int]], *, title: str
+    labels: Sequence[str], matrix: Sequence[Sequence[int]], *, title: str, unit: str = "rows"
 ) -> dict[str, Any]:
     """A heatmap of row shares with true labels downwards; counts in the cells and on hovering.
 
@@ -26,7 +26,8 @@ def confusion_figure(
         "z": [_shares(row) for row in matrix],
         "text": [list(row) for row in matrix],
         "hovertemplate": "true %{y}<br>predicted %{x}<br>"
-        "%{text} rows, %{z:.1%} of the class<extra></extra>",
+        f"%{{text}} {unit}, "
+        "%{z:.1%} of the class<extra></extra>",
         "colorscale": SHARE_SCALE,
         "zmin": 0,
         "zmax": 1,

@@ -41,14 +41,14 @@ class _Layout:
         return self.top + self.size * self.cell + 64
 
 
-def confusion_svg(labels: Sequence[str], matrix: Matrix, *, title: str) -> str:
-    """The image as SVG text; ``matrix`` is square, in the order of ``labels``.
+def confusion_svg(labels: Sequence[str], matrix: Matrix, *, title: str, unit: str = "rows") -> str:
+    """The image as SVG text; ``matrix`` is square, in the order of ``labels``, of ``unit``s.
 
     Counts stand in the cells where they fit; every cell above zero also has a tooltip.
     """
     layout = _layout(labels)
     parts = [
-        _head(layout, title, matrix),
+        _head(layout, title, matrix, unit),
         *_axes(layout),
         *(_row(layout, labels, matrix[index], index) for index in range(layout.size)),
         *(_column_label(layout, label, index) for index, label in enumerate(labels)),
@@ -67,11 +67,11 @@ def _layout(labels: Sequence[str]) -> _Layout:
     return _Layout(size, cell, label_font, left=room + 44, top=room + 84)
 
 
-def _head(layout: _Layout, title: str, matrix: Matrix) -> str:
+def _head(layout: _Layout, title: str, matrix: Matrix, unit: str) -> str:
     total = sum(map(sum, matrix))
     right = sum(row[index] for index, row in enumerate(matrix))
     share = f" ({right / total:.1%})" if total else ""
-    summary = f"{total:,} rows, {right:,}{share} right"
+    summary = f"{total:,} {unit}, {right:,}{share} right"
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' role='img' aria-labelledby='title desc' "
         f"width='{layout.width}' height='{layout.height}' "

@@ -23,6 +23,8 @@ def trial_note(
     metric: str,
     value: float,
     metrics: Mapping[str, float],
+    kind: str,
+    unit: str,
     labels: Sequence[str],
     matrix: Matrix,
     per_class: Sequence[ClassScore],
@@ -36,7 +38,7 @@ def trial_note(
     return _paragraphs(
         f"## Trial {number}: {escaped(metric)} {value:.4f}",
         scores({"validation": metrics}),
-        *_confusions(f"trial {number}", labels, matrix, image_url),
+        *_confusions(f"trial {number}", (kind, unit), labels, matrix, image_url),
         class_scores(per_class),
     )
 
@@ -58,6 +60,8 @@ def study_note(
     params: Mapping[str, Scalar],
     metrics: Mapping[str, float],
     test_metrics: Mapping[str, float] | None,
+    kind: str,
+    unit: str,
     labels: Sequence[str],
     matrix: Matrix,
     per_class: Sequence[ClassScore],
@@ -69,7 +73,7 @@ def study_note(
         f"## Best so far: trial {best_number}, {escaped(metric)} {value:.4f}",
         table(tuple(map(escaped, params)), [tuple(map(_scalar, params.values()))]),
         scores(splits),
-        *_confusions(f"trial {best_number}", labels, matrix, image_url),
+        *_confusions(f"trial {best_number}", (kind, unit), labels, matrix, image_url),
         class_scores(per_class),
     )
 
@@ -101,7 +105,7 @@ def class_scores(per_class: Sequence[ClassScore]) -> str:
         )
         for score in shown
     ]
-    columns = ("class", "precision", "recall", "F1", "rows")
+    columns = ("class", "precision", "recall", "F1", "support")
     return f"{heading}\n\n{table(columns, rows, numbers=4)}" if rows else ""
 
 
@@ -118,7 +122,7 @@ def confusion_table(labels: Sequence[str], matrix: Matrix) -> str:
     return table(("true ↓ predicted →", *names, "recall"), rows, numbers=len(names) + 1)
 
 
-def largest_confusions(labels: Sequence[str], matrix: Matrix) -> str:
+def largest_confusions(labels: Sequence[str], matrix: Matrix, unit: str = "rows") -> str:
     """The cells off the diagonal with the highest counts; ties in the order of the labels."""
     cells = [
         (count, true, predicted)
@@ -137,8 +141,8 @@ def largest_confusions(labels: Sequence[str], matrix: Matrix) -> str:
         for count, true, predicted in cells[:LARGEST_CONFUSIONS]
     ]
     if not rows:
-        return "No row was confused."
-    return table(("true", "predicted", "rows", "of the class"), rows, numbers=2)
+        return "Nothing was confused."
+    return table(("true", "predicted", unit, "of the class"), rows, numbers=2)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int = 0) -> str:
@@ -163,13 +167,19 @@ def escaped(text: str, chars: int = LABEL_CHARS) -> str:
 
 
 def _confusions(
-    whose: str, labels: Sequence[str], matrix: Matrix, image_url: str
+    whose: str,
+    what: tuple[str, str],
+    labels: Sequence[str],
+    matrix: Matrix,
+    image_url: str,
 ) -> tuple[str, str, str]:
-    heading = "### Confusion matrix (validation)"
+    """``what`` is the kind and the unit of the matrix."""
+    kind, unit = what
+    heading = f"### Confusion matrix (validation, {escaped(kind)}: {unit})"
     image = f"![Confusion matrix of {whose}: rows are true labels]({image_url})"
     if len(labels) <= WHOLE_MATRIX_CLASSES:
         return heading, image, confusion_table(labels, matrix)
-    return heading, image, largest_confusions(labels, matrix)
+    return heading, image, largest_confusions(labels, matrix, unit)
 
 
 def _scalar(value: Scalar) -> str:

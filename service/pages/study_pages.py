@@ -37,6 +37,8 @@ class _Scores:
     params: dict[str, Scalar]
     metrics: dict[str, float]
     test_metrics: dict[str, float] | None
+    kind: str
+    unit: str
     labels: list[str]
     matrix: list[list[int]]
     per_class: list[ClassScore]
@@ -128,6 +130,8 @@ class StudyPages:
             params=best.params,
             metrics=best.metrics,
             test_metrics=best.test_metrics,
+            kind=best.kind,
+            unit=best.unit,
             labels=best.labels,
             matrix=best.matrix,
             per_class=best.per_class,
@@ -135,8 +139,8 @@ class StudyPages:
         )
         if note == self._optuna.note(plan.key):  # an earlier server wrote it
             return
-        title = f"Best trial {best.number}: confusion matrix (validation)"
-        figure = confusion_figure(best.labels, best.matrix, title=title)
+        title = f"Best trial {best.number}: confusion matrix (validation, {best.unit})"
+        figure = confusion_figure(best.labels, best.matrix, title=title, unit=best.unit)
         # The note last: if it is there, all is there.
         self._optuna.set_figure(plan.key, FIGURE_ID, figure)
         self._optuna.set_note(plan.key, note)
@@ -159,6 +163,8 @@ def _trial_note(session: Session, plan: StudyPlan, trial: Trial) -> str | None:
         metric=plan.key.metric,
         value=scores.value,
         metrics=scores.metrics,
+        kind=scores.kind,
+        unit=scores.unit,
         labels=scores.labels,
         matrix=scores.matrix,
         per_class=scores.per_class,
@@ -168,7 +174,7 @@ def _trial_note(session: Session, plan: StudyPlan, trial: Trial) -> str | None:
 
 def _scores(session: Session, trial: Trial) -> _Scores | None:
     """None for a trial without a confusion matrix: there is nothing to draw."""
-    stored = confusion_of(session, trial, split="validation", head="label", kind="multiclass")
+    stored = confusion_of(session, trial, split="validation")
     if stored is None:
         return None
     results = results_of(session, [trial.id])
@@ -179,6 +185,8 @@ def _scores(session: Session, trial: Trial) -> _Scores | None:
         params=cast(dict[str, Scalar], trial.params or {}),
         metrics=results.get((trial.id, "validation"), {}),
         test_metrics=results.get((trial.id, "test")),
+        kind=stored.kind,
+        unit=stored.unit,
         labels=stored.labels,
         matrix=[[stored.cells.get((t, p), 0) for p in stored.labels] for t in stored.labels],
         per_class=[

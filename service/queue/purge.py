@@ -33,7 +33,8 @@ BATCHES_AT_ONCE = 4
 def delete_study(context: ServerContext, study_id: str) -> None:
     """Cancel the study if it is open and take it out of every list; the reconciler does the rest.
 
-    Raises `NotFoundError` ``unknown_study``, also the second time.
+    Raises `NotFoundError` ``unknown_study``, also the second time, and `ConflictError`
+    ``is_champion``.
     """
     with context.database.transaction() as session:
         name = deletion.delete_study(session, study_id).name

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from service.context import ServerContext
+from service.events.retention import forget_old_events
 from service.queue.artifact_upkeep import drop_unneeded_files
 from service.queue.leaked_files import remove_half_uploads, remove_unrecorded
 from service.queue.purge import Purge
@@ -84,6 +85,7 @@ class Reconciler:
         if lapsed:
             self._context.waker.wake()
         files = self._tidy(open_studies)
+        self._guarded(self._forget_old_events, "old events")
         return Report(lapsed, told, orphans, files, self._purge_deleted())
 
     def _tidy(self, open_studies: list[str]) -> int:
@@ -184,6 +186,9 @@ class Reconciler:
 
     def _remove_leaked(self, _what: str) -> int:
         return remove_unrecorded(self._context)
+
+    def _forget_old_events(self, _what: str) -> int:
+        return forget_old_events(self._context)
 
     def _remove_half_uploads(self, _what: str) -> int:
         return remove_half_uploads(self._context)

@@ -15,6 +15,7 @@ from service.store.database import Database
 from service.store.moves import note_resumed
 from service.store.results import finite, write_epochs
 from service.store.tables import Study, Trial
+from service.store.trial_stage import note_stage
 from service.store.trials import last_epochs
 from service.store.workers import touch_holder
 from studies.optuna_adapter import OptunaAdapter
@@ -58,6 +59,8 @@ class Renewer:
             if request.resumed_from_epoch is not None:
                 note_resumed(session, trial, request.resumed_from_epoch)
             lease_s, expires_at = leases.extend(session, self._clock, trial)
+            if request.stage is not None:
+                note_stage(trial, request.stage, at_s=expires_at - lease_s)
             study = session.get_one(Study, trial.study_id)
             keep = _keeps_model(session, study, trial, request.value)
             preempt = study.pause_mode == "preempt" and self._has_work_left(session, trial)

@@ -3,10 +3,24 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from model.config import Task
 from model.errors import InputError
+from model.measures import (
+    DEFAULT_HEAD,
+    MATRICES,
+    PER_CLASS,
+    class_labels,
+    matrix_labels,
+    usual_matrix,
+    yes_or_no,
+)
 from studies.wire.leases import ConfusionMatrix, EpochMetrics, ResultRequest
 
 MAX_METRIC_CHARS = 40
+SUPPORTED_BY_CLASS = ("multiclass", "entities")
+"""Kinds whose rows are the classes, each with as many as its support says."""
+
+Where = tuple[str | int, ...]
 
 
 def check_reports(reports: Iterable[EpochMetrics]) -> None:
@@ -16,7 +30,7 @@ def check_reports(reports: Iterable[EpochMetrics]) -> None:
 
 
 def check_result(
-    result: ResultRequest, *, metric: str, labels: Sequence[str], kind: str, task: str
+    result: ResultRequest, *, metric: str, labels: Sequence[str], kind: str, task: Task
 ) -> None:
     """Raise `InputError` unless the result fits the study that it claims to be about.
 
@@ -28,12 +42,13 @@ def check_result(
         _check_value(result, metric)
     if result.state == "pruned" and kind == "evaluate":
         raise InputError("invalid_result", "An evaluation cannot be pruned.", ("state",))
-    if result.per_class and [scores.label for scores in result.per_class] != list(labels):
+    if result.per_class and [c.label for c in result.per_class] != list(class_labels(task, labels)):
         raise _labels_error(("per_class",))
     if result.confusion is not None:
-        _check_confusion(result.confusion, labels)
-        if task == "single_label" and result.per_class:
+        _check_matrix(result.confusion, ("confusion",), labels, task)
+        if result.per_class and usual_matrix(task) in SUPPORTED_BY_CLASS:
             _check_support(result.confusion, [scores.support for scores in result.per_class])
+    _check_further(result.further_matrices, labels, task)
 
 
 def _check_names(metrics: Mapping[str, float | None], where: tuple[str | int, ...]) -> None:
@@ -55,20 +70,42 @@ def _check_value(result: ResultRequest, metric: str) -> None:
         raise InputError("invalid_result", detail, ("metrics", metric))
 
 
-def _check_confusion(confusion: ConfusionMatrix, labels: Sequence[str]) -> None:
-    where = ("confusion",)
-    if list(confusion.labels) != list(labels):
+def _check_matrix(matrix: ConfusionMatrix, where: Where, labels: Sequence[str], task: Task) -> None:
+    unit = MATRICES[task].get(matrix.kind)
+    if unit is None or matrix.unit != unit or matrix.head != DEFAULT_HEAD:
+        known = ", ".join(f"{kind} in {unit}" for kind, unit in MATRICES[task].items())
+        detail = f"{task} has matrices of {known}; got {matrix.kind} in {matrix.unit}."
+        raise InputError("invalid_result", detail, (*where, "kind"))
+    expected = matrix_labels(matrix.kind, labels)
+    if matrix.kind == PER_CLASS:
+        expected = yes_or_no(matrix.labels[-1]) if matrix.labels else ()
+        if not matrix.labels or matrix.labels[-1] not in labels:
+            raise _labels_error((*where, "labels"))
+    if tuple(matrix.labels) != expected:
         raise _labels_error((*where, "labels"))
-    rows = confusion.matrix
-    if len(rows) != len(labels) or any(len(row) != len(labels) for row in rows):
-        detail = f"The matrix needs {len(labels)} rows and columns, one per label."
+    rows = matrix.matrix
+    if len(rows) != len(expected) or any(len(row) != len(expected) for row in rows):
+        detail = f"The matrix needs {len(expected)} rows and columns, one per label."
         raise InputError("invalid_result", detail, (*where, "matrix"))
 
 
+def _check_further(matrices: Sequence[ConfusionMatrix], labels: Sequence[str], task: Task) -> None:
+    """Each kind but the usual one once, and `per_class` at most once for every class."""
+    seen = {(usual_matrix(task), "")}
+    for index, matrix in enumerate(matrices):
+        where = ("further_matrices", index)
+        _check_matrix(matrix, where, labels, task)
+        name = (matrix.kind, matrix.labels[-1] if matrix.kind == PER_CLASS else "")
+        if name in seen:
+            raise InputError("invalid_result", f"{matrix.kind} is there twice.", where)
+        seen.add(name)
+
+
 def _check_support(confusion: ConfusionMatrix, support: Sequence[int]) -> None:
-    for row, (cells, expected) in enumerate(zip(confusion.matrix, support, strict=True)):
+    """``support`` of the classes; the row of what is nothing comes after them."""
+    for row, (cells, expected) in enumerate(zip(confusion.matrix, support, strict=False)):
         if sum(cells) != expected:
-            detail = f"Row {row} counts {sum(cells)}, but the class has {expected} rows."
+            detail = f"Row {row} counts {sum(cells)}, but the class has {expected} of them."
             raise InputError("invalid_result", detail, ("confusion", "matrix", row))
 
 

@@ -27,7 +27,7 @@ class NotAcceptableError(ServiceError):
     code = "not_acceptable"
 
 
-def confusion_answer(matrix: StoredMatrix, *, split: str, head: str, kind: str) -> ConfusionAnswer:
+def confusion_answer(matrix: StoredMatrix, *, split: str, head: str) -> ConfusionAnswer:
     """Fill the zeros in; rows are true labels, columns predictions, in the data set's order."""
     cells = matrix.cells
     return ConfusionAnswer(
@@ -35,7 +35,7 @@ def confusion_answer(matrix: StoredMatrix, *, split: str, head: str, kind: str) 
         matrix=[[cells.get((true, got), 0) for got in matrix.labels] for true in matrix.labels],
         split=split,
         head=head,
-        kind=kind,
+        kind=matrix.kind,
         unit=matrix.unit,
         rows=sum(cells.values()),
     )
@@ -84,7 +84,7 @@ def render(answer: ConfusionAnswer, form: Format, *, title: str) -> Response:
     if form == "csv":
         return Response(_csv(answer), media_type="text/csv; charset=utf-8", headers=headers)
     if form == "svg":
-        image = confusion_svg(answer.labels, answer.matrix, title=title)
+        image = confusion_svg(answer.labels, answer.matrix, title=title, unit=answer.unit)
         return Response(image, media_type="image/svg+xml", headers=headers | _SVG_HEADERS)
     return JSONResponse(answer.model_dump(mode="json"), headers=headers)
 

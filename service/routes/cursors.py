@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 from fastapi import Query
@@ -56,6 +57,14 @@ def _is_storable(part: str | int) -> bool:
     if isinstance(part, int):
         return abs(part) <= MAX_NUMBER
     return "\0" not in part and not any("\ud800" <= char <= "\udfff" for char in part)
+
+
+def cursor_moment(part: str | int) -> datetime:
+    """A time that stands in a place as ISO 8601. Raises `CursorError`."""
+    try:
+        return datetime.fromisoformat(str(part)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise wrong_cursor() from None
 
 
 def wrong_cursor() -> CursorError:

@@ -1,21 +1,25 @@
 """Data sets: upload, list, read, and the normalised files that workers fetch."""
 
-from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Path
 from fastapi.responses import FileResponse
 
 from service.context import Context
 from service.errors import NotFoundError
+from service.intake.dataset_facts import stored_warnings
 from service.intake.ingest import ingest
-from service.intake.upload import ReceivedUpload
-from service.routes.cursors import Cursor, Limit, cut_page, decode_cursor, wrong_cursor
+from service.intake.sources import read_source
+from service.intake.upload import ReceivedData
+from service.routes.cursors import Cursor, Limit, cursor_moment, cut_page, decode_cursor
 from service.routes.documented import errors
 from service.store.datasets import get_dataset, get_file, list_datasets, split_files
 from service.store.tables import Dataset, DatasetFile
 from studies.wire.base import Page
-from studies.wire.datasets import DatasetAnswer, StoredFile
+from studies.wire.datasets import DatasetAnswer, HubOrigin, StoredFile
+from studies.wire.sources import HubDataset
 
 router = APIRouter(prefix="/v1/datasets", tags=["data sets"])
 DatasetId = Annotated[str, Path(pattern=r"^[^\x00]{1,100}$", description="A data set's id")]
@@ -24,6 +28,10 @@ _FORM: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
+            "application/json": {
+                "schema": HubDataset.model_json_schema(),
+                "example": {"hub": "org/name", "revision": "main", "options": {"text": "sentence"}},
+            },
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -44,26 +52,36 @@ _FORM: dict[str, Any] = {
                         "name": {"type": "string", "example": "tickets"},
                     },
                 }
-            }
+            },
         },
     }
 }
+HUB_READERS = CapacityLimiter(4)
+"""So many data sets of the hub are read at once, on threads of their own: a reading takes minutes,
+and all other requests share the usual threads."""
 
 
 @router.post(
     "",
     status_code=201,
-    summary="Upload a data set",
+    summary="Upload a data set, or name one of the hub",
     openapi_extra=_FORM,
     responses=errors(400, 413, 415, 422, 507),
 )
-def upload_dataset(upload: ReceivedUpload, context: Context) -> DatasetAnswer:
-    """The files are read once, checked and stored in one normal form.
+async def upload_dataset(received: ReceivedData, context: Context) -> DatasetAnswer:
+    """The files are read once, checked and stored in one normal form. A JSON body names a data set
+    of the Hugging Face hub, whose revision is resolved to a commit; the answer's ``origin`` tells
+    which.
 
     The id names the content: the same files with the same fractions give the same data set.
     """
-    dataset_id = ingest(context.database, context.folders, upload)
-    return read_dataset(dataset_id, context)
+    if isinstance(received, HubDataset):
+        store = partial(read_source, context, received, received.name)
+        dataset_id = await to_thread.run_sync(store, limiter=HUB_READERS)
+    else:
+        store = partial(ingest, context.database, context.folders, received)
+        dataset_id = await to_thread.run_sync(store)
+    return await to_thread.run_sync(read_dataset, dataset_id, context)
 
 
 @router.get("", summary="List data sets", responses=errors(422))
@@ -72,7 +90,7 @@ def read_datasets(
 ) -> Page[DatasetAnswer]:
     """Newest first."""
     place = decode_cursor(cursor, str, str)
-    after = None if place is None else (_moment(str(place[0])), str(place[1]))
+    after = None if place is None else (cursor_moment(place[0]), str(place[1]))
     with context.database.reading() as session:
         datasets, next_cursor = cut_page(
             list_datasets(session, limit=limit, after=after),
@@ -82,13 +100,6 @@ def read_datasets(
         files = split_files(session, [dataset.id for dataset in datasets])
     items = [_answer(dataset, files[dataset.id]) for dataset in datasets]
     return Page(items=items, next_cursor=next_cursor)
-
-
-def _moment(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise wrong_cursor() from None
 
 
 @router.get("/{dataset_id}", summary="Read a data set's facts", responses=errors(404, 422))
@@ -129,7 +140,10 @@ def _answer(dataset: Dataset, files: list[DatasetFile]) -> DatasetAnswer:
     return DatasetAnswer(
         id=dataset.id,
         name=dataset.name,
+        options=dataset.options,
+        warnings=stored_warnings(dataset),
         files=stored,
+        origin=None if dataset.origin is None else HubOrigin(**dataset.origin),
         created_at=dataset.created_at,
         **facts,
     )

@@ -12,13 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from model.errors import InputError
+from service.body_paths import Path, clean_path
 from service.context import ServerContext
 from service.disk_space import means_full_disk
 from service.errors import DatabaseUnavailableError, DiskFullError, ServiceError
 from service.store.outage import is_unavailable
 from studies.wire.base import ErrorAnswer
-
-Path = tuple[str | int, ...]
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ def _validation_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems: dict[Path, list[str]] = {}
     for problem in error.errors():
-        path = clean_path(problem["loc"], error.body)
+        path = _told_path(problem["loc"], error.body)
         problems.setdefault(path, []).append(problem["msg"])
     told = [_sentence(path, messages) for path, messages in problems.items()]
     detail = "; ".join(told[:MAX_PROBLEMS_TOLD])
@@ -82,26 +81,9 @@ def _sentence(path: Path, messages: Sequence[str]) -> str:
     return f"{'.'.join(map(str, path[1:])) or path[0]}: {message}"
 
 
-def clean_path(path: Path, body: Any) -> Path:
-    """Drop from pydantic's path the names of union members, which the body does not hold.
-
-    ``search_space, learning_rate, float, low`` becomes ``search_space, learning_rate, low``.
-    """
-    if not path or path[0] != "body":
-        return path
-    cleaned: list[str | int] = ["body"]
-    here = body
-    for index, part in enumerate(path[1:], start=2):
-        last = index == len(path)
-        if isinstance(here, dict) and (part in here or last):
-            cleaned.append(part)
-            here = here.get(part)
-        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
-            cleaned.append(part)
-            here = here[part]
-        elif not isinstance(here, dict | list):
-            break
-    return tuple(cleaned)
+def _told_path(path: Path, body: Any) -> Path:
+    """``path`` begins with where in the request its field stands: body, query, path, header."""
+    return ("body", *clean_path(path[1:], body)) if path and path[0] == "body" else path
 
 
 def _http_error(_request: Request, error: Exception) -> Response:

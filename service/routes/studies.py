@@ -2,15 +2,15 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Path, Query
+from fastapi import APIRouter, Body, Header, Path
 
 from service.context import Context
-from service.errors import ServiceError
 from service.intake.submission import submit
 from service.intake.validation import validate
 from service.queue.purge import delete_study
 from service.routes.cursors import Cursor, Limit, cut_page, decode_cursor
 from service.routes.documented import errors
+from service.routes.label_filters import LabelFilters, label_filter
 from service.routes.study_answers import answer_studies
 from service.store.completion import cancel_study
 from service.store.lifecycle import extend_study, pause_study, resume_study
@@ -68,16 +68,8 @@ IdempotencyKey = Annotated[
         description="Sent again with the same body, it changes nothing and answers the same study",
     ),
 ]
-LabelFilters = Annotated[
-    list[str], Query(alias="label", description="`key:value`; several must all hold")
-]
 
 _DRAIN = PauseRequest()
-
-
-class FilterError(ServiceError):
-    status = 422
-    code = "invalid_filter"
 
 
 @router.post("", status_code=201, summary="Submit a study", responses=errors(409, 422, 507))
@@ -113,20 +105,12 @@ def read_studies(
                 limit=limit,
                 before_id=None if place is None else str(place[0]),
                 state=state,
-                labels=[_label_filter(text) for text in label],
+                labels=[label_filter(text) for text in label],
             ),
             limit,
             lambda study: (study.id,),
         )
         return Page(items=answer_studies(session, studies), next_cursor=next_cursor)
-
-
-def _label_filter(text: str) -> tuple[str, str]:
-    key, colon, value = text.partition(":")
-    if not colon or "\0" in text:
-        detail = f"A label filter reads key:value; got {text!r}."
-        raise FilterError(detail, where=["query", "label"])
-    return key, value
 
 
 @router.get("/{study_id}", summary="Read a study", responses=errors(404, 422))
@@ -192,11 +176,13 @@ def cancel(study_id: StudyId, context: Context) -> StudyAnswer:
     return read_study(study_id, context)
 
 
-@router.delete("/{study_id}", summary="Delete a study", status_code=204, responses=errors(404, 422))
+@router.delete(
+    "/{study_id}", summary="Delete a study", status_code=204, responses=errors(404, 409, 422)
+)
 def delete(study_id: StudyId, context: Context) -> None:
     """With its trials, results and files. An open study is cancelled first.
 
     It is gone from every list at once and cannot be brought back; disk and database are cleared
-    in the background. Its data set stays.
+    in the background. Its data set stays. 409 `is_champion` while a schedule stands by its model.
     """
     delete_study(context, study_id)

@@ -4,15 +4,22 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
+from model.tokens import unknown_warnings
+from service.routes.time_left import RunningTrial, time_left_s
+from service.store.clock import now_s
 from service.store.studies import (
     TrialTally,
     best_trials,
     disk_bytes_of,
     labels_of,
     results_of,
+    running_trials,
     tally_trials,
 )
+from service.store.study_clock import counted_by
 from service.store.tables import Study, Trial
+from service.store.trial_stage import how_far
+from service.store.trials import last_epochs
 from studies.states import TRIAL_ENDED
 from studies.wire.studies import (
     BestTrial,
@@ -34,6 +41,8 @@ def answer_studies(session: Session, studies: Sequence[Study]) -> list[StudyAnsw
     best = best_trials(session, ids)
     results = results_of(session, [trial.id for trial in best.values()])
     disk_bytes = disk_bytes_of(session, ids)
+    now = now_s(session)
+    running = _running(session, studies, now)
     return [
         _answer(
             study,
@@ -41,6 +50,7 @@ def answer_studies(session: Session, studies: Sequence[Study]) -> list[StudyAnsw
             tallies[study.id],
             best.get(study.id),
             results,
+            progress=_progress(study, tallies[study.id], running[study.id], now),
             disk_bytes=disk_bytes[study.id],
         )
         for study in studies
@@ -54,6 +64,7 @@ def _answer(
     best: Trial | None,
     results: Results,
     *,
+    progress: Progress,
     disk_bytes: int,
 ) -> StudyAnswer:
     error = None
@@ -68,7 +79,7 @@ def _answer(
             "trials": TrialCounts(**tally.counts),
             "best": _best(best, results),
             "test": _test(study, best, results),
-            "progress": _progress(study, tally),
+            "progress": progress,
             "disk_bytes": disk_bytes,
             "error": error,
             "created_at": study.created_at,
@@ -77,6 +88,7 @@ def _answer(
             "labels": labels,
             "dataset": study.dataset_id,
             "model": study.model,
+            "warnings": unknown_warnings(study.model_facts.get("unknown_share", 0.0)),
             "task": study.task,
             "objective": {"metric": study.metric, "direction": study.direction},
             "spec": study.spec,
@@ -100,11 +112,35 @@ def _test(study: Study, best: Trial | None, results: Results) -> TestScore | Non
     return None if metrics is None else TestScore(metrics=metrics, opened=study.test_opened)
 
 
-def _progress(study: Study, tally: TrialTally) -> Progress:
+def _running(
+    session: Session, studies: Sequence[Study], now: float
+) -> dict[str, list[RunningTrial]]:
+    """How far the trials at work of each study are."""
+    found = running_trials(session, [study.id for study in studies])
+    last = last_epochs(session, [trial.id for trials in found.values() for trial in trials])
+
+    def stand(study: Study, trial: Trial) -> RunningTrial:
+        far = how_far(study, trial, last.get(trial.id), now_s=now)
+        return RunningTrial(far.share, far.elapsed_s, far.left_s)
+
+    return {study.id: [stand(study, trial) for trial in found[study.id]] for study in studies}
+
+
+def _progress(study: Study, tally: TrialTally, running: list[RunningTrial], now: float) -> Progress:
     done = sum(tally.counts.get(state, 0) for state in TRIAL_ENDED)
-    running = tally.counts.get("running", 0)
-    remaining = running + tally.counts.get("queued", 0)
     eta_s = None
-    if study.state in ("queued", "running") and tally.mean_s is not None:
-        eta_s = round(tally.mean_s * remaining / max(1, running), 1)
-    return Progress(done=done, total=study.n_trials, eta_s=eta_s)
+    if study.state in ("queued", "running"):
+        limit_s = study.timeout_s
+        eta_s = time_left_s(
+            running,
+            tally.counts.get("queued", 0),
+            mean_s=tally.mean_s,
+            begins_within_s=None if limit_s is None else max(0.0, limit_s - counted_by(study, now)),
+        )
+    share = (done + sum(trial.share for trial in running)) / study.n_trials
+    return Progress(
+        done=done,
+        total=study.n_trials,
+        share=round(min(1.0, share), 4),
+        eta_s=None if eta_s is None else round(eta_s, 1),
+    )

@@ -8,12 +8,14 @@ from fastapi.responses import FileResponse
 from starlette.responses import Response
 
 from model.config import Split
+from model.measures import DEFAULT_HEAD, MATRICES
 from service.context import Context, ServerContext
 from service.errors import NotFoundError
 from service.routes.confusion_forms import Format, choose_format, confusion_answer, render
 from service.routes.cursors import Cursor, Limit, cut_page, decode_cursor
 from service.routes.documented import errors
 from service.routes.studies import StudyId
+from service.routes.trial_progress import progress_of
 from service.store.studies import best_trials, get_study, results_of
 from service.store.tables import Artifact, Attempt, Study, Trial
 from service.store.trials import (
@@ -44,7 +46,9 @@ router = APIRouter(prefix="/v1/studies/{study_id}", tags=["trials"])
 Number = Annotated[int, Path(ge=0, le=2**31 - 1, description="The trial's number, from 0")]
 ArtifactName = Annotated[str, Path(pattern=r"^[^\x00]{1,200}$")]
 MatrixName = Annotated[str, Query(pattern=r"^[^\x00]{0,100}$")]
-DEFAULT_HEAD, DEFAULT_KIND = "label", "multiclass"
+MatrixLabel = Annotated[
+    str, Query(pattern=r"^[^\x00]{0,500}$", description="A class, with kind=per_class")
+]
 ENDED_BADLY = ("failed", "crashed", "lost", "timed_out")
 """Outcomes of an attempt that say why there is no result."""
 MODEL, PREDICTIONS, LOG = "model.zip", "predictions.csv", "train.log"
@@ -69,10 +73,11 @@ def read_trials(
     """By number, from 0."""
     place = decode_cursor(cursor, int)
     with context.database.reading() as session:
+        study = get_study(session, study_id)
         trials, next_cursor = cut_page(
             list_trials(
                 session,
-                get_study(session, study_id),
+                study,
                 limit=limit,
                 after=None if place is None else int(place[0]),
                 state=state,
@@ -82,12 +87,14 @@ def read_trials(
         )
         ids = [trial.id for trial in trials]
         results, epochs = results_of(session, ids), last_epochs(session, ids)
+        progress = progress_of(session, study, trials)
     items = [
         TrialRow.model_validate(
             _facts(trial)
             | {
                 "metrics": results.get((trial.id, "validation"), {}),
                 "epoch": epochs.get(trial.id),
+                "progress": progress.get(trial.id),
             }
         )
         for trial in trials
@@ -99,8 +106,10 @@ def read_trials(
 def read_trial(study_id: StudyId, number: Number, context: Context) -> TrialAnswer:
     """With the epochs of its current attempt, its scores per class, and how every attempt ended."""
     with context.database.reading() as session:
-        trial = get_trial(session, get_study(session, study_id), number)
+        study = get_study(session, study_id)
+        trial = get_trial(session, study, number)
         results = results_of(session, [trial.id])
+        progress = progress_of(session, study, [trial])
         epochs = epochs_of(session, trial)
         per_class = class_metrics_of(session, trial)
         attempts = attempts_of(session, trial)
@@ -121,6 +130,7 @@ def read_trial(study_id: StudyId, number: Number, context: Context) -> TrialAnsw
             ],
             "attempts": [_attempt(attempt) for attempt in attempts],
             "worker": trial.worker_id,
+            "progress": progress.get(trial.id),
         }
     )
 
@@ -180,25 +190,32 @@ def read_confusion_matrix(
     split: Split = "validation",
     head: MatrixName = "",
     kind: MatrixName = "",
+    label: MatrixLabel = "",
     form: Annotated[Format | None, Query(alias="format")] = None,
 ) -> Response:
     """As JSON, CSV or an SVG image, by the Accept header or by ``format``.
 
-    ``head`` and ``kind`` are for tasks with several matrices; empty means the usual one.
+    ``kind`` is for tasks with several matrices; empty means the usual one, the first of:
+    `multiclass` (single_label); `label_by_label`, `per_class` (multi_label); `entities`, `tokens`
+    (token); `bins` (regression). The README says what a cell of each counts. With
+    `kind=per_class` give a `label`; without one, the matrices of all classes are added up.
     """
     chosen = choose_format(request, form)
-    head, kind = head or DEFAULT_HEAD, kind or DEFAULT_KIND
+    head = head or DEFAULT_HEAD
     with context.database.reading() as session:
         study = get_study(session, study_id)
         trial = get_trial(session, study, number)
-        matrix = confusion_of(session, trial, split=split, head=head, kind=kind)
+        matrix = confusion_of(session, trial, split=split, head=head, kind=kind, label=label)
+        kinds = MATRICES[study.task]  # type: ignore[index]
     if matrix is None:
         detail = (
-            f"Trial {number} ({trial.state}) has no {kind} confusion matrix of the {split} split."
+            f"Trial {number} ({trial.state}) has no such confusion matrix of the {split} split. "
+            f"Kinds of {study.task}: {', '.join(kinds)}."
         )
         raise NotFoundError(detail, code="no_confusion_matrix")
-    answer = confusion_answer(matrix, split=split, head=head, kind=kind)
-    return render(answer, chosen, title=f"{study.name}, trial {number}, {split}")
+    answer = confusion_answer(matrix, split=split, head=head)
+    about = f": {label}" if label else ""
+    return render(answer, chosen, title=f"{study.name}, trial {number}, {split}{about}")
 
 
 @router.get(
@@ -242,7 +259,8 @@ def download_artifact(
     responses=errors(404, 422),
 )
 def download_predictions(study_id: StudyId, number: Number, context: Context) -> FileResponse:
-    """CSV: row, true label, predicted label, probability."""
+    """CSV, a line per row: row, true, predicted, and of classes the probability of what was
+    predicted. Several labels are joined by `|`. Of `token` a line per token."""
     return _send(context, study_id, number, PREDICTIONS, missing="not_recorded")
 
 

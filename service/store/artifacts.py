@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, and_, delete, false, or_, select, 
 from sqlalchemy.orm import Session, aliased
 
 from service.store.completion import MODEL_ARTIFACT, best_trial
-from service.store.tables import Artifact, Study, Trial
+from service.store.tables import Artifact, Schedule, Study, Trial
 from studies.states import STUDY_ENDED, TRIAL_ENDED
 from studies.wire.leases import CHECKPOINT_PREFIX, CHECKPOINT_SUFFIX
 
@@ -41,7 +41,9 @@ def put_artifact(
     key = (trial.id, trial.attempt, name)
     artifact = session.get(Artifact, key)
     if artifact is None:
-        artifact = Artifact(trial_id=trial.id, attempt=trial.attempt, name=name)
+        artifact = Artifact(
+            trial_id=trial.id, attempt=trial.attempt, name=name, study_id=trial.study_id
+        )
         session.add(artifact)
     artifact.sha256 = sha256
     artifact.bytes = size_bytes
@@ -97,9 +99,13 @@ def drop_unneeded(
 
 def _keeps_model(session: Session, study: Study) -> ColumnElement[bool]:
     """Which trials' models stay. That of a trial under way does, and of one whose worker was lost
-    but may come back with the rest of its result; so does one whose evaluation is not over."""
+    but may come back with the rest of its result; so does one whose evaluation is not over, and
+    a schedule's champion, also when an extension found a better one."""
     if study.keep_models == "none" and study.state in STUDY_ENDED:
         return false()
+    is_champion = Trial.number.in_(
+        select(Schedule.champion_number).where(Schedule.champion_study_id == study.id)
+    )
     under_way = Trial.state.in_(OPEN)
     evaluation = aliased(Trial)
     evaluated = Trial.id.in_(
@@ -119,7 +125,7 @@ def _keeps_model(session: Session, study: Study) -> ColumnElement[bool]:
             kept = Trial.state == "completed"  # its upload failed: an earlier best is all there is
         else:
             kept = Trial.id == best.id
-    return and_(or_(under_way, evaluated, kept), Trial.attempt == Artifact.attempt)
+    return and_(or_(under_way, evaluated, kept, is_champion), Trial.attempt == Artifact.attempt)
 
 
 def _is_checkpoint() -> ColumnElement[bool]:

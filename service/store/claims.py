@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from service.store.clock import Clock, now_s
 from service.store.completion import complete_if_done
+from service.store.events import append_event
 from service.store.leases import (
     CLAIMABLE_STUDIES,
     extend,
@@ -186,6 +187,8 @@ def _take(session: Session, clock: Clock, study: Study, who: Claimant) -> Held |
     )
     if trial.kind == "evaluate" and trial.attempt == 1:
         study.test_opened += 1
+        data = {"opened": study.test_opened}
+        append_event(session, "study.test_opened", study_id=study.id, data=data)
     record_trial(session, trial, "trial.running", worker=who.worker)
     return Held(trial.id, trial.attempt, study.id, who.request_id)
 

@@ -16,9 +16,8 @@ from sqlalchemy.orm import Session
 
 from service.store.clock import Clock, clock_of
 from service.store.outage import Outage, is_unavailable
+from studies import sqlite
 
-SQLITE_BUSY_TIMEOUT_S = 25.0
-"""Less than clients wait for an answer, so that they hear why there is none."""
 POOL_TIMEOUT_S = 10.0
 
 Mend = Callable[[Session], None]
@@ -119,7 +118,7 @@ def _sqlite_engine(url: URL) -> Engine:
         pool_size=20,
         max_overflow=20,
         pool_timeout=POOL_TIMEOUT_S,
-        connect_args={"timeout": SQLITE_BUSY_TIMEOUT_S},
+        connect_args={"timeout": sqlite.BUSY_TIMEOUT_S},
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -129,7 +128,8 @@ def _sqlite_engine(url: URL) -> Engine:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     # Python's sqlite3 begins transactions on its own unless this is None.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    sqlite.enter_wal(connection, within_s=sqlite.BUSY_TIMEOUT_S)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -23,11 +23,14 @@ def add_dataset(
     default_name: str,
     options: dict[str, Any],
     summary: dict[str, Any],
+    origin: dict[str, Any] | None = None,
 ) -> None:
-    """Insert the data set with its files; if it is there already, a stated ``name`` renames it."""
+    """Insert the data set with its files; if it is there already, a stated ``name`` renames it, and
+    an ``origin`` is where it was read last."""
     present = session.get(Dataset, dataset_id)
     if present is not None:
         present.name = name or present.name
+        present.origin = origin or present.origin
         return
     dataset = Dataset(
         id=dataset_id,
@@ -35,6 +38,7 @@ def add_dataset(
         task=summary["task"],
         options=options,
         summary=summary,
+        origin=origin,
         created_at=datetime.now(UTC),
     )
     session.add(dataset)

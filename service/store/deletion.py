@@ -12,8 +12,10 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, CursorResult, delete, exists, select, update
 from sqlalchemy.orm import Session
 
+from service.errors import ConflictError
 from service.store.clock import moment
 from service.store.completion import cancel_study
+from service.store.events import append_event
 from service.store.lifecycle import lock_present
 from service.store.moves import lock_study
 from service.store.tables import (
@@ -24,6 +26,7 @@ from service.store.tables import (
     EpochMetric,
     Event,
     Result,
+    Schedule,
     Study,
     StudyExtension,
     StudyLabel,
@@ -49,12 +52,14 @@ def delete_study(session: Session, study_id: str) -> Study:
     """Take the study out of every list, cancelled first if it is open.
 
     Workers of running trials lose their leases. Raises `NotFoundError` ``unknown_study``, also for
-    a study deleted before.
+    a study deleted before, and `ConflictError` ``is_champion``.
     """
     study = lock_present(session, study_id)
+    _refuse_champion(session, study)
     if study.state not in STUDY_ENDED:
         cancel_study(session, study)
     study.deleted_at = moment(session)
+    append_event(session, "study.deleted", study_id=study.id)
     # Optuna will hear of the whole study's end instead.
     session.execute(
         update(Trial)
@@ -63,6 +68,17 @@ def delete_study(session: Session, study_id: str) -> Study:
         .execution_options(synchronize_session=False)
     )
     return study
+
+
+def _refuse_champion(session: Session, study: Study) -> None:
+    """Nobody takes a schedule's champion for one study among many by mistake."""
+    query = select(Schedule).where(Schedule.champion_study_id == study.id)
+    for schedule in session.scalars(query):
+        detail = (
+            f"Trial {schedule.champion_number} of {study.name} is the champion of schedule "
+            f"{schedule.name!r}. First set that schedule's champion to null, or remove it."
+        )
+        raise ConflictError(detail, code="is_champion", where=["path", "study_id"])
 
 
 def unpurged_studies(session: Session) -> list[str]:

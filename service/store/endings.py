@@ -11,9 +11,15 @@ from sqlalchemy.orm import Session
 from service.errors import NotFoundError
 from service.store.artifacts import StoredArtifact, drop_unneeded
 from service.store.clock import Clock
-from service.store.completion import complete_if_done
+from service.store.completion import beats, best_trial, complete_if_done
 from service.store.leases import lock_held, revive
-from service.store.moves import close_attempt, fail_trial, lock_study, move_trial
+from service.store.moves import (
+    close_attempt,
+    fail_trial,
+    lock_study,
+    move_trial,
+    record_trial,
+)
 from service.store.results import finite, finite_json, write_result
 from service.store.tables import Attempt, Study, Trial
 from service.store.workers import touch_holder
@@ -44,9 +50,20 @@ def finish(
         write_result(session, trial.evaluates_id or trial.id, "test", result)
     else:
         write_result(session, trial.id, "validation", result)
+        if result.state == "completed":
+            _tell_if_best(session, study, trial)
     close_attempt(session, trial, result.state, finite_json(result.info))
     move_trial(session, trial, result.state, value=trial.value)
     return _ended(session, study, trial, attempt)
+
+
+def _tell_if_best(session: Session, study: Study, trial: Trial) -> None:
+    """Called while the trial does not count as completed yet."""
+    previous = best_trial(session, study)
+    if trial.value is not None and beats(study, trial.value, trial.number, previous):
+        before = None if previous is None else previous.value
+        data = {"value": trial.value, "metric": study.metric, "previous": before}
+        record_trial(session, trial, "study.best", **data)
 
 
 def fail(

@@ -66,6 +66,7 @@ def move_trial(session: Session, trial: Trial, new: TrialState, **data: Any) -> 
     trial.state = new
     if new != "running":
         trial.lease_expires_at = None
+        trial.stage = None
     if new == "queued":
         trial.worker_id = None
         trial.started_at = None

@@ -7,12 +7,14 @@ from typing import Any
 from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
+from model.measures import DEFAULT_HEAD
+from service.store.moves import record_trial
 from service.store.tables import ClassMetric, ConfusionCell, EpochMetric, Result, Trial
 from studies.wire.leases import ConfusionMatrix, EpochMetrics, ResultRequest
 
 
 def write_epochs(session: Session, trial: Trial, reports: Sequence[EpochMetrics]) -> None:
-    """Store the epochs that the trial's present attempt has not reported before."""
+    """Store the epochs that the trial's present attempt has not reported before, and tell."""
     known = set(
         session.scalars(
             select(EpochMetric.epoch)
@@ -28,6 +30,8 @@ def write_epochs(session: Session, trial: Trial, reports: Sequence[EpochMetrics]
         for metric, value in report.metrics.items():
             row = {"trial_id": trial.id, "attempt": trial.attempt, "epoch": report.epoch}
             rows.append({**row, "metric": metric, "value": finite(value)})
+        metrics = finite_json(dict(report.metrics))
+        record_trial(session, trial, "trial.epoch", epoch=report.epoch, metrics=metrics)
     if rows:
         session.execute(insert(EpochMetric), rows)
 
@@ -44,14 +48,13 @@ def write_result(session: Session, trial_id: str, split: str, result: ResultRequ
     ]
     if metrics:
         session.execute(insert(Result), metrics)
-    head = result.confusion.head if result.confusion else "label"
-    classes = [{**key, "head": head, **scores.model_dump()} for scores in result.per_class]
+    classes = [{**key, "head": DEFAULT_HEAD, **scores.model_dump()} for scores in result.per_class]
     if classes:
         session.execute(insert(ClassMetric), classes)
-    if result.confusion is not None:
-        cells = _cells(result.confusion, key)
-        if cells:
-            session.execute(insert(ConfusionCell), cells)
+    matrices = [*([result.confusion] if result.confusion else []), *result.further_matrices]
+    cells = [cell for matrix in matrices for cell in _cells(matrix, key)]
+    if cells:
+        session.execute(insert(ConfusionCell), cells)
 
 
 def _cells(confusion: ConfusionMatrix, key: Mapping[str, Any]) -> list[dict[str, Any]]:

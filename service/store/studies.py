@@ -185,13 +185,23 @@ def tally_trials(session: Session, study_ids: Sequence[str]) -> dict[str, TrialT
     }
 
 
+def running_trials(session: Session, study_ids: Sequence[str]) -> dict[str, list[Trial]]:
+    """The numbered trials at work of each study, in one query."""
+    found: dict[str, list[Trial]] = {study_id: [] for study_id in study_ids}
+    query = select(Trial).where(
+        Trial.study_id.in_(study_ids), Trial.kind == "train", Trial.state == "running"
+    )
+    for trial in session.scalars(query):
+        found[trial.study_id].append(trial)
+    return found
+
+
 def disk_bytes_of(session: Session, study_ids: Sequence[str]) -> dict[str, int]:
     """What the artifacts of each study take on the disk, in one query."""
     query = (
-        select(Trial.study_id, func.sum(Artifact.bytes))
-        .join(Artifact, Artifact.trial_id == Trial.id)
-        .where(Trial.study_id.in_(study_ids))
-        .group_by(Trial.study_id)
+        select(Artifact.study_id, func.sum(Artifact.bytes))
+        .where(Artifact.study_id.in_(study_ids))
+        .group_by(Artifact.study_id)
     )
     found = {study_id: int(size) for study_id, size in session.execute(query)}
     return {study_id: found.get(study_id, 0) for study_id in study_ids}

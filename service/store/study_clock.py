@@ -33,4 +33,11 @@ def counted_s(session: Session, study: Study) -> float:
     """Seconds counted so far."""
     if study.clock_started_at is None:
         return study.time_used_s
-    return study.time_used_s + max(0.0, now_s(session) - study.clock_started_at)
+    return counted_by(study, now_s(session))
+
+
+def counted_by(study: Study, moment_s: float) -> float:
+    """Seconds counted by a moment of the database's clock."""
+    if study.clock_started_at is None:
+        return study.time_used_s
+    return study.time_used_s + max(0.0, moment_s - study.clock_started_at)

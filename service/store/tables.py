@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -73,6 +74,8 @@ class Dataset(Base):
     task: Mapped[str] = mapped_column(String(20))
     options: Mapped[dict[str, Any]]
     summary: Mapped[dict[str, Any]]
+    origin: Mapped[dict[str, Any] | None]
+    """Of a hub's data set: fields of `studies.wire.datasets.HubOrigin`."""
     created_at: Mapped[datetime]
 
 
@@ -107,7 +110,8 @@ class Study(Base):
     spec: Mapped[dict[str, Any]]
     """`StudySpec` as submitted, defaults of its own fields filled in."""
     model_facts: Mapped[dict[str, Any]]
-    """What the server found of the model at submission: kind, key, max_positions, files."""
+    """What the server found of the model at submission: kind, key, max_positions, files, and the
+    `unknown_share` of the data's word pieces that its vocabulary does not know."""
     n_trials: Mapped[int]
     max_parallel: Mapped[int]
     timeout_s: Mapped[float | None]
@@ -194,6 +198,8 @@ class Trial(Base):
     """When the present attempt began, by the database's clock."""
     time_used_s: Mapped[float] = mapped_column(default=0.0)
     """Time toward the study's `trial_timeout_s` in the attempts before."""
+    stage: Mapped[dict[str, Any] | None]
+    """While it runs: what its worker is at, as `service.store.trial_stage` keeps it."""
     crashes: Mapped[int] = mapped_column(default=0)
     lost: Mapped[int] = mapped_column(default=0)
     error_code: Mapped[str | None] = mapped_column(String(64))
@@ -275,10 +281,13 @@ class Artifact(Base):
     """A file written under (trial, attempt); the file itself lies in BERTUNE_HOME/artifacts."""
 
     __tablename__ = "artifact"
+    __table_args__ = (Index("artifact_by_study", "study_id", "bytes"),)
 
     trial_id: Mapped[str] = mapped_column(ForeignKey("trial.id"), primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    study_id: Mapped[str] = mapped_column(String(32))
+    """The trial's; here too, so that a study's files are summed from one index."""
     sha256: Mapped[str] = mapped_column(String(64))
     bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
@@ -322,6 +331,82 @@ class Event(Base):
     created_at: Mapped[datetime]
 
 
+class EventLog(Base):
+    """One row: how far the event log was dealt with. Its lock orders servers that do so."""
+
+    __tablename__ = "event_log"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    removed_to: Mapped[int] = mapped_column(default=0)
+    """Events up to this id were removed by their age or number."""
+    webhooks_to: Mapped[int] = mapped_column(default=0)
+    """Events up to this id have their deliveries."""
+
+
+class Webhook(Base):
+    """Where events are sent to, and which. ``events`` are patterns, ``labels`` must all hold."""
+
+    __tablename__ = "webhook"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(120), unique=True)
+    url: Mapped[str] = mapped_column(Text)
+    events: Mapped[list[Any]]
+    labels: Mapped[dict[str, Any]]
+    template: Mapped[str] = mapped_column(String(10))
+    text: Mapped[str | None] = mapped_column(Text)
+    secret: Mapped[str] = mapped_column(Text)
+    """As it is, since signing needs it; no answer and no log ever shows it again."""
+    enabled: Mapped[bool]
+    disabled_reason: Mapped[str | None] = mapped_column(Text)
+    after_event: Mapped[int]
+    """Only later events are sent: those since it was made or last enabled."""
+    failing_since: Mapped[float | None]
+    """By the database's clock, since when no delivery has succeeded; null when the last did."""
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class WebhookDelivery(Base):
+    """One event for one webhook, with the body that every attempt sends."""
+
+    __tablename__ = "webhook_delivery"
+    __table_args__ = (
+        UniqueConstraint("webhook_id", "event_id"),
+        CheckConstraint(_states("state", "pending", "delivered", "failed"), name="delivery_state"),
+        Index("webhook_delivery_due", "state", "webhook_id", "next_attempt_at"),
+        Index("webhook_delivery_by_webhook", "webhook_id", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhook.id"))
+    event_id: Mapped[int | None] = mapped_column(BigInteger)
+    """The event may be gone by now; null for a test."""
+    event_type: Mapped[str] = mapped_column(String(40))
+    content_type: Mapped[str] = mapped_column(String(40))
+    body: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(10))
+    attempt: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    """Failed attempts since it was made or sent anew."""
+    next_attempt_at: Mapped[float | None]
+    """By the database's clock; while an attempt is under way, when it counts as lost."""
+    created_at: Mapped[datetime]
+
+
+class WebhookAttempt(Base):
+    """One try at a delivery; without status and error while it is under way, or was cut off."""
+
+    __tablename__ = "webhook_attempt"
+
+    delivery_id: Mapped[str] = mapped_column(ForeignKey("webhook_delivery.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[int | None]
+    latency_ms: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    started_at: Mapped[datetime]
+
+
 class ApiKey(Base):
     """A key's hash; the key itself is shown once and stored nowhere."""
 
@@ -345,3 +430,66 @@ class LoginToken(Base):
     api_key_id: Mapped[str] = mapped_column(ForeignKey("api_key.id"))
     expires_at: Mapped[datetime]
     used_at: Mapped[datetime | None]
+
+
+class Schedule(Base):
+    """When to submit which study. ``spec`` is a `ScheduleSpec`; times are by the database's
+    clock."""
+
+    __tablename__ = "schedule"
+    __table_args__ = (
+        Index("schedule_due", "next_fire_at"),
+        Index(
+            "schedule_name",
+            "name",
+            unique=True,
+            sqlite_where=text("deleted_at IS NULL"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(120))
+    spec: Mapped[dict[str, Any]]
+    enabled: Mapped[bool]
+    next_fire_at: Mapped[float | None]
+    """Seconds since the epoch; null while paused, deleted, or when no fire is left."""
+    reader: Mapped[str | None] = mapped_column(String(64))
+    """The server that reads the data of the due fire, until `reading_until`."""
+    reading_until: Mapped[float | None]
+    champion_study_id: Mapped[str | None] = mapped_column(ForeignKey("study.id"))
+    champion_number: Mapped[int | None]
+    champion_since: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+
+
+class ScheduleRun(Base):
+    """What became of one fire; unique per schedule and fire time, so that none counts twice."""
+
+    __tablename__ = "schedule_run"
+    __table_args__ = (
+        UniqueConstraint("schedule_id", "fire_time"),
+        CheckConstraint(_states("outcome", "submitted", "skipped"), name="schedule_run_outcome"),
+        CheckConstraint(_states("trigger", "schedule", "manual"), name="schedule_run_trigger"),
+        Index("schedule_run_by_study", "study_id"),
+        Index("schedule_run_by_verdict", "verdict"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    schedule_id: Mapped[str] = mapped_column(ForeignKey("schedule.id"))
+    fire_time: Mapped[datetime]
+    outcome: Mapped[str] = mapped_column(String(20))
+    trigger: Mapped[str] = mapped_column(String(20))
+    fires: Mapped[int] = mapped_column(default=1)
+    """How many fires this row stands for; more than 1 only for old missed ones."""
+    study_id: Mapped[str | None] = mapped_column(ForeignKey("study.id"))
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("dataset.id"))
+    reason: Mapped[str | None] = mapped_column(String(64))
+    detail: Mapped[str | None] = mapped_column(Text)
+    verdict: Mapped[str | None] = mapped_column(String(20))
+    """Of the schedule's champion rule: pending, first, promoted, kept; null without one."""
+    decision: Mapped[dict[str, Any] | None]
+    """`ChampionDecision`, once decided."""
+    created_at: Mapped[datetime]

@@ -1,12 +1,22 @@
 """Trials in the store: reads of one trial or a page of them, with their scores, tries and files."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from model.config import Split
+from model.config import Split, Task
+from model.measures import (
+    DEFAULT_HEAD,
+    NOT,
+    PER_CLASS,
+    class_labels,
+    matrix_labels,
+    usual_matrix,
+    yes_or_no,
+)
 from service.errors import NotFoundError
 from service.store.tables import (
     Artifact,
@@ -24,8 +34,9 @@ from service.store.tables import (
 class StoredMatrix:
     """A confusion matrix as it is stored: its cells above zero, by (true, predicted) label."""
 
+    kind: str
     labels: list[str]
-    cells: dict[tuple[str, str], int]
+    cells: Mapping[tuple[str, str], int]
     unit: str
 
 
@@ -80,6 +91,25 @@ def last_epochs(session: Session, trial_ids: Sequence[str]) -> dict[str, int]:
     return {row.id: row.epoch for row in session.execute(query)}
 
 
+def best_values(session: Session, study: Study, trial_ids: Sequence[str]) -> dict[str, float]:
+    """The objective at the best epoch so far of each trial's current attempt, in one query."""
+    best = func.max if study.direction == "maximize" else func.min
+    query = (
+        select(Trial.id, best(EpochMetric.value).label("value"))
+        .join(
+            EpochMetric,
+            (EpochMetric.trial_id == Trial.id) & (EpochMetric.attempt == Trial.attempt),
+        )
+        .where(
+            Trial.id.in_(trial_ids),
+            EpochMetric.metric == study.metric,
+            EpochMetric.value.is_not(None),
+        )
+        .group_by(Trial.id)
+    )
+    return {row.id: row.value for row in session.execute(query)}
+
+
 def attempts_of(session: Session, trial: Trial) -> Sequence[Attempt]:
     """Every try at the trial, in their order."""
     query = select(Attempt).where(Attempt.trial_id == trial.id).order_by(Attempt.attempt)
@@ -91,32 +121,64 @@ def class_metrics_of(
 ) -> Sequence[ClassMetric]:
     """Scores per class, in the order of the data set's labels."""
     query = select(ClassMetric).where(ClassMetric.trial_id == trial.id, ClassMetric.split == split)
-    order = {label: index for index, label in enumerate(_labels(session, trial))}
+    order = {
+        label: index for index, label in enumerate(class_labels(*_task_and_labels(session, trial)))
+    }
     rows = session.scalars(query).all()
     return sorted(rows, key=lambda row: (row.head, order.get(row.label, len(order)), row.label))
 
 
 def confusion_of(
-    session: Session, trial: Trial, *, split: Split, head: str, kind: str
+    session: Session,
+    trial: Trial,
+    *,
+    split: Split,
+    head: str = DEFAULT_HEAD,
+    kind: str = "",
+    label: str = "",
 ) -> StoredMatrix | None:
-    """The matrix, None when the trial has none for this split, head and kind (yet)."""
+    """The matrix, None when the trial has none for this split, head and kind (yet).
+
+    No ``kind`` means the usual one of the task. ``label`` chooses a class's matrix of the kind
+    ``per_class``; without it those of all classes are added up.
+    """
+    task, labels = _task_and_labels(session, trial)
+    kind = kind or usual_matrix(task)
     query = select(ConfusionCell).where(
         ConfusionCell.trial_id == trial.id,
         ConfusionCell.split == split,
         ConfusionCell.head == head,
         ConfusionCell.kind == kind,
     )
+    if label and kind == PER_CLASS:
+        query = query.where(ConfusionCell.true_label.in_(yes_or_no(label)))
     rows = session.scalars(query).all()
     if not rows:
         return None
+    if kind == PER_CLASS and not label:
+        return _summed(rows)
+    shown = yes_or_no(label) if kind == PER_CLASS else matrix_labels(kind, labels)
     cells = {(row.true_label, row.predicted_label): row.count for row in rows}
-    return StoredMatrix(_labels(session, trial), cells, rows[0].unit)
+    return StoredMatrix(kind, list(shown), cells, rows[0].unit)
 
 
-def _labels(session: Session, trial: Trial) -> list[str]:
-    query = select(Dataset.summary).join(Study, Study.dataset_id == Dataset.id)
-    summary = session.scalars(query.where(Study.id == trial.study_id)).one()
-    return list(summary["labels"])
+def _summed(rows: Sequence[ConfusionCell]) -> StoredMatrix:
+    """Every class of every row as one decision: yes or no."""
+    cells: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        true, predicted = (
+            "no" if name.startswith(NOT) else "yes"
+            for name in (row.true_label, row.predicted_label)
+        )
+        cells[true, predicted] += row.count
+    return StoredMatrix(PER_CLASS, ["no", "yes"], cells, "decisions")
+
+
+def _task_and_labels(session: Session, trial: Trial) -> tuple[Task, list[str]]:
+    """Of the trial's data set."""
+    query = select(Dataset.task, Dataset.summary).join(Study, Study.dataset_id == Dataset.id)
+    found = session.execute(query.where(Study.id == trial.study_id)).one()
+    return found.task, list(found.summary["labels"])
 
 
 def artifacts_of(session: Session, trial: Trial) -> Sequence[Artifact]:

@@ -1,7 +1,8 @@
 """A confusion matrix drawn in a terminal: rows are true labels, columns predictions.
 
-Many classes are folded to those that are confused most, so that it fits any width; without
-colours, or in a file, the numbers alone still say everything.
+Many classes are folded to those that are confused most, so that it fits any width, and the pairs
+confused most are listed of all; without colours, or in a file, the numbers alone still say
+everything.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,17 @@ SHADES = (0.05, 0.2, 0.4, 0.6, 0.8)
 """Row shares at which a cell takes the next darker colour."""
 RIGHT_STYLES = ("", "on #e2f2e4", "on #b9dfbf", "on #86c48f", "on #4fa35c", "on #2c7d3b")
 WRONG_STYLES = ("", "on #fbe7e4", "on #f6c9c2", "on #ec9d91", "on #dd6b5b", "on #b93b2a")
+
+
+MAX_PAIRS = 5
+"""Pairs listed below a matrix that was folded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    view: RenderableType
+    width: int
+    """Columns that it takes at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,20 @@ def fold(labels: Sequence[str], matrix: Sequence[Sequence[int]], keep: int) -> F
     return Folded((*(labels[i] for i in kept), name), tuple(tuple(row) for row in cells), rest)
 
 
+def draw_confusion(confusion: ConfusionAnswer, width: int, classes: int | None = None) -> Drawing:
+    """The matrix with this many ``classes``, however wide; without, folded as far as a terminal of
+    ``width`` columns needs."""
+    if classes is None:
+        return Drawing(confusion_view(confusion, width), width)
+    drawn = fold(confusion.labels, confusion.matrix, classes)
+    table = _table(drawn, LABEL_WIDTH, numbered=False)
+    numbered = _width(table) > width
+    if numbered:
+        table = _table(drawn, LABEL_WIDTH, numbered=True)
+    view = Group(_title(confusion), table, *_notes(confusion, drawn, numbered))
+    return Drawing(view, max(width, _width(table)))
+
+
 def confusion_view(confusion: ConfusionAnswer, width: int) -> RenderableType:
     """The matrix for a terminal of ``width`` columns, folded as far as that needs."""
     keep = min(MAX_CLASSES, len(confusion.labels))
@@ -68,13 +94,30 @@ def confusion_view(confusion: ConfusionAnswer, width: int) -> RenderableType:
             break
         keep -= 1
         drawn = fold(confusion.labels, confusion.matrix, keep)
-    return Group(_title(confusion), table, _caption(drawn, numbered))
+    return Group(_title(confusion), table, *_notes(confusion, drawn, numbered))
+
+
+def most_confused(
+    labels: Sequence[str], matrix: Sequence[Sequence[int]], most: int = MAX_PAIRS
+) -> list[tuple[str, str, int, int]]:
+    """``(true, predicted, count, rows of the true label)`` of the largest cells off the diagonal;
+    ties go to the earlier labels."""
+    wrong = [
+        (-count, i, j)
+        for i, row in enumerate(matrix)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    return [(labels[i], labels[j], -count, sum(matrix[i])) for count, i, j in sorted(wrong)[:most]]
 
 
 def _title(confusion: ConfusionAnswer) -> Text:
     right = sum(row[i] for i, row in enumerate(confusion.matrix))
     share = f", {right / confusion.rows:.1%} right" if confusion.rows else ""
-    return Text(f"{confusion.split}: {confusion.rows} {confusion.unit}{share}", style="bold")
+    return Text(
+        f"{confusion.split}, {confusion.kind}: {confusion.rows} {confusion.unit}{share}",
+        style="bold",
+    )
 
 
 def _table(drawn: Folded, label_width: int, *, numbered: bool) -> Table:
@@ -105,13 +148,22 @@ def _cell(count: int, total: int, *, right: bool) -> Text:
     return Text(str(count), style=f"{ink} {style}".strip())
 
 
-def _caption(drawn: Folded, numbered: bool) -> Text:
+def _notes(confusion: ConfusionAnswer, drawn: Folded, numbered: bool) -> list[RenderableType]:
     notes = ["rows are true labels, columns predictions"]
     if numbered:
         notes.append("columns carry the numbers of the rows")
     if drawn.folded:
-        notes.append("the classes confused most are shown")
-    return Text("\n".join(notes), style="dim")
+        notes.append("the classes confused most are shown; --classes N or --all shows more")
+    caption = Text("\n".join(notes), style="dim")
+    pairs = most_confused(confusion.labels, confusion.matrix) if drawn.folded else []
+    if not pairs:
+        return [caption]
+    listed = Table.grid(padding=(0, 1))
+    listed.add_column(justify="right", no_wrap=True)
+    listed.add_column(overflow="fold")
+    for true, predicted, count, rows in pairs:
+        listed.add_row(f"{count} of {rows}", Text.assemble(plain(true), " → ", plain(predicted)))
+    return [caption, "", Text("confused most, of all classes:", style="bold"), listed]
 
 
 def _width(table: Table) -> int:

@@ -2,10 +2,17 @@
 
 OK = 0
 REFUSED = 1
-"""The server refused, a study failed, or a check did."""
 USAGE = 2
-"""Wrong usage or input."""
 UNREACHABLE = 3
-"""No server, or no database, answers."""
 INTERRUPTED = 130
-"""Ctrl-C."""
+PIPE_CLOSED = 141
+
+MEANINGS = {
+    OK: "done",
+    REFUSED: "the server refused, or a study or a check failed",
+    USAGE: "wrong usage or input; nothing was sent or changed",
+    UNREACHABLE: "no server, or no database, answers",
+    INTERRUPTED: "Ctrl-C",
+    PIPE_CLOSED: "whoever read the output stopped reading, such as `head`",
+}
+"""As `bertune --help` and the README say it."""

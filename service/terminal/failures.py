@@ -16,20 +16,13 @@ from service.errors import ServiceError
 from service.local.startup_error import StartupError
 from service.settings import Settings
 from service.terminal.exit_codes import REFUSED, UNREACHABLE, USAGE
+from service.terminal.field_faults import fault_text
 from studies.connection import ApiError, ClientError, UnreachableError
 
 KEY_HINT = "Set BERTUNE_KEY, or BERTUNE_HOME to the server's home folder, where its admin.key lies."
 
 EXTRAS = {"psycopg": "postgres", "torch": "train", "transformers": "train"}
 """Libraries that only some installations have, and the extra that brings them."""
-
-NO_FIELDS = "fields with values are expected here, as in {field: value}"
-PLAIN_WORDS = {
-    "extra_forbidden": "there is no such field",
-    "model_type": NO_FIELDS,
-    "dict_type": NO_FIELDS,
-}
-"""Kinds of pydantic's errors whose own words name Python classes."""
 
 
 def explain(error: BaseException) -> tuple[int, str] | None:
@@ -70,7 +63,7 @@ def _invalid(error: pydantic.ValidationError) -> str:
     for fault in error.errors(include_url=False):
         name = ".".join(str(part) for part in fault["loc"]) or error.title
         name = prefix + name.upper() if prefix else name
-        lines.append(f"{name}: {PLAIN_WORDS.get(fault['type'], fault['msg'])}")
+        lines.append(f"{name}: {fault_text(fault)}")
     return "\n".join(lines)
 
 

@@ -4,21 +4,26 @@ Texts from a server (names, labels, errors) are made harmless first: a terminal 
 sequences, and rich reads square brackets as markup.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from model.config import Scalar
+from model.config import DataOptions, Scalar
 from service.failure_text import brief
-from service.store.tables import ApiKey
-from studies.wire.datasets import DatasetAnswer
+from studies.wire.datasets import DatasetAnswer, HubOrigin
 from studies.wire.leases import WorkerAnswer
 from studies.wire.studies import StudyAnswer, ValidationAnswer
 from studies.wire.trials import AttemptAnswer, TrialAnswer, TrialRow
+
+if TYPE_CHECKING:
+    from service.local.doctor import Finding
+    from service.store.tables import ApiKey
 
 STATE_STYLES = {
     "queued": "dim",
@@ -29,6 +34,7 @@ STATE_STYLES = {
     "failed": "red",
     "cancelled": "dim",
 }
+LEVEL_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 PAUSES = {"drain": "running trials finish", "preempt": "running trials are taken back"}
 PIPE_WIDTH = 1000
 """Columns when the output is no terminal: nothing is wrapped or cut for a program to read."""
@@ -36,10 +42,16 @@ PIPE_WIDTH = 1000
 
 def make_console(*, stderr: bool = False) -> Console:
     """A console that wraps for a terminal only. NO_COLOR and FORCE_COLOR are honoured by rich."""
-    console = Console(stderr=stderr, highlight=False)
+    console = _Console(stderr=stderr, highlight=False)
     if not console.is_terminal:
-        console = Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+        console = _Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
     return console
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Not for rich to end the process: commands do, with an exit code of their own."""
+        raise BrokenPipeError
 
 
 def plain(text: str) -> Text:
@@ -94,7 +106,7 @@ def age_text(moment: datetime) -> str:
 
 
 def studies_table(studies: Sequence[StudyAnswer]) -> Table:
-    table = _table("id", "name", "state", "trials", "best", "#", "made")
+    table = table_of("id", "name", "state", "trials", "best", "#", "made")
     for study in studies:
         best = study.best
         table.add_row(
@@ -111,7 +123,7 @@ def studies_table(studies: Sequence[StudyAnswer]) -> Table:
 
 def study_view(study: StudyAnswer) -> RenderableType:
     """Everything about one study, as a list of facts."""
-    facts = _facts()
+    facts = fact_list()
     metric, direction = study.objective["metric"], study.objective["direction"]
     counts = {name: n for name, n in study.trials.model_dump().items() if n}
     facts.add_row("study", Text.assemble(plain(study.name), "  ", (study.id, "dim")))
@@ -135,6 +147,8 @@ def study_view(study: StudyAnswer) -> RenderableType:
         facts.add_row("disk", f"{bytes_text(study.disk_bytes)} of models, predictions and logs")
     if study.error:
         facts.add_row("error", plain(f"{study.error.code}: {brief(study.error.detail)}"))
+    for warning in study.warnings:
+        facts.add_row(Text("warning", "yellow"), plain(warning))
     return facts
 
 
@@ -147,15 +161,50 @@ def _study_state(study: StudyAnswer) -> Text:
 
 def pause_text(study: StudyAnswer) -> str:
     """What a pause means for the trials of a paused study, and what ends it."""
+    if all_trials_done(study):
+        return f"all trials are done, the best is left to test; 'bertune resume {study.id}' goes on"
     fate = PAUSES[study.pause or "drain"]
     return f"no new trials start, {fate}; 'bertune resume {study.id}' goes on"
+
+
+def all_trials_done(study: StudyAnswer) -> bool:
+    """Whether nothing is left of a study but to score its best trial on the test split."""
+    return study.progress.done == study.progress.total
+
+
+def stage_text(trial: TrialRow) -> Text:
+    """The state, or of a trial at work what it is at."""
+    if trial.progress is None or trial.progress.stage is None:
+        return state_text(trial.state)
+    text = plain(trial.progress.stage.name)
+    text.stylize(STATE_STYLES["running"])
+    return text
+
+
+def epoch_text(trial: TrialRow) -> str:
+    """`2/3` for a trial in the second of three epochs, `3` for one that ended after three."""
+    if trial.progress is not None and trial.progress.epochs is not None:
+        return f"{trial.progress.epoch + 1}/{trial.progress.epochs}"
+    return "–" if trial.epoch is None else str(trial.epoch + 1)
+
+
+def counts_text(trial: TrialRow | TrialAnswer) -> str:
+    """`120/300 steps`, `1.2 MB of 4.0 GB`, or nothing where its worker does not tell."""
+    stage = None if trial.progress is None else trial.progress.stage
+    if stage is None:
+        return ""
+    if stage.unit == "bytes":
+        total = "" if stage.total is None else f" of {bytes_text(stage.total)}"
+        return bytes_text(stage.done) + total
+    total = "" if stage.total is None else f"/{stage.total:,}"
+    return plain(f"{stage.done:,}{total} {stage.unit}").plain
 
 
 def trials_table(trials: Sequence[TrialRow], metric: str, best: int | None = None) -> Table:
     """One row per trial, one column per searched parameter; attempts where a trial took several."""
     retried = any(trial.attempt > 1 for trial in trials)
     names = list(dict.fromkeys(name for trial in trials for name in trial.params or {}))
-    table = _table(
+    table = table_of(
         "#", "state", metric, "epoch", *names, *(["attempt"] if retried else []), "error"
     )
     for trial in trials:
@@ -164,7 +213,7 @@ def trials_table(trials: Sequence[TrialRow], metric: str, best: int | None = Non
             f"{trial.number}{' *' if trial.number == best else ''}",
             state_text(trial.state),
             number_text(trial.value),
-            "–" if trial.epoch is None else str(trial.epoch + 1),
+            epoch_text(trial),
             *(plain(scalar_text(params[name])) if name in params else "–" for name in names),
             *([str(trial.attempt or "–")] if retried else []),
             plain(trial.error.code) if trial.error else "",
@@ -174,9 +223,11 @@ def trials_table(trials: Sequence[TrialRow], metric: str, best: int | None = Non
 
 def trial_view(trial: TrialAnswer) -> RenderableType:
     """One trial with its epochs, its scores per class, and its attempts if they tell something."""
-    facts = _facts()
+    facts = fact_list()
     facts.add_row("trial", f"#{trial.number}, attempt {trial.attempt}")
     facts.add_row("state", state_text(trial.state))
+    if trial.progress is not None:
+        facts.add_row("at", plain(_progress_text(trial)))
     facts.add_row("params", plain(params_text(trial.params)))
     facts.add_row("value", number_text(trial.value))
     if trial.metrics:
@@ -188,13 +239,13 @@ def trial_view(trial: TrialAnswer) -> RenderableType:
         parts.append(attempts_table(trial.attempts))
     if trial.epochs:
         names = list(dict.fromkeys(name for epoch in trial.epochs for name in epoch.metrics))
-        epochs = _table("epoch", *names)
+        epochs = table_of("epoch", *names)
         for epoch in trial.epochs:
             values = (number_text(epoch.metrics.get(name)) for name in names)
             epochs.add_row(str(epoch.epoch + 1), *values)
         parts.append(epochs)
     if trial.per_class:
-        classes = _table("label", "precision", "recall", "f1", "support")
+        classes = table_of("label", "precision", "recall", "f1", "support")
         for score in trial.per_class:
             shares = (number_text(x) for x in (score.precision, score.recall, score.f1))
             classes.add_row(plain(score.label), *shares, str(score.support))
@@ -202,9 +253,24 @@ def trial_view(trial: TrialAnswer) -> RenderableType:
     return Group(*parts)
 
 
+def _progress_text(trial: TrialAnswer) -> str:
+    """For example: training 120/300 steps, epoch 2 of 3, 40% done, about 3 min 10 s left."""
+    progress = trial.progress
+    assert progress is not None
+    parts = []
+    if progress.stage is not None:
+        parts.append(f"{progress.stage.name} {counts_text(trial)}")
+    if progress.epochs is not None:
+        parts.append(f"epoch {progress.epoch + 1} of {progress.epochs}")
+    parts.append(f"{progress.share:.0%} done")
+    if progress.eta_s is not None:
+        parts.append(f"about {duration_text(progress.eta_s)} left")
+    return ", ".join(parts)
+
+
 def attempts_table(attempts: Sequence[AttemptAnswer]) -> Table:
     """What became of each try: who had it, for how long, and how it ended."""
-    table = _table("attempt", "worker", "outcome", "took", "what happened")
+    table = table_of("attempt", "worker", "outcome", "took", "what happened")
     for attempt in attempts:
         ended = attempt.ended_at or datetime.now(UTC)
         table.add_row(
@@ -227,7 +293,7 @@ def _happened(attempt: AttemptAnswer) -> list[str]:
 
 
 def datasets_table(datasets: Sequence[DatasetAnswer]) -> Table:
-    table = _table("id", "name", "task", "train", "validation", "test", "labels", "made")
+    table = table_of("id", "name", "task", "train", "validation", "test", "labels", "made")
     for dataset in datasets:
         rows = (dataset.rows.get(split) for split in ("train", "validation", "test"))
         table.add_row(
@@ -243,33 +309,54 @@ def datasets_table(datasets: Sequence[DatasetAnswer]) -> Table:
 
 def dataset_view(dataset: DatasetAnswer) -> RenderableType:
     """What the reader found in a data set: rows per split, per label, and what looks odd."""
-    facts = _facts()
+    facts = fact_list()
     facts.add_row("data set", Text.assemble(plain(dataset.name), "  ", (dataset.id, "dim")))
+    if dataset.origin is not None:
+        facts.add_row("hub", plain(_origin_text(dataset.origin)))
     facts.add_row("task", dataset.task)
     columns = ", ".join(f"{role}={name}" for role, name in dataset.columns.items() if name)
     facts.add_row("columns", plain(columns))
     words = "  ".join(f"{name} {value:g}" for name, value in dataset.words.items())
     facts.add_row("words", words)
-    splits = _table("split", "rows", "no text", "no label", "duplicates", "also in train")
+    facts.add_row("options", plain(_stated_options(dataset.options) or "defaults"))
+    splits = table_of("split", "rows", "dropped", "missing", "duplicates", "also in train")
     for split, rows in dataset.rows.items():
         missing = dataset.missing.get(split)
         splits.add_row(
             split,
             str(rows),
-            str(missing.text) if missing else "0",
-            str(missing.label) if missing else "0",
+            _counts(dataset.dropped.get(split, {})),
+            _counts(missing.model_dump() if missing else {}),
             str(dataset.duplicates.get(split, 0)),
             str(dataset.overlap.get(split, "–")),
         )
-    labels = _table("label", *dataset.label_counts)
+    labels = table_of("label", *dataset.label_counts)
     for label in dataset.labels:
         counts = (str(counts.get(label, 0)) for counts in dataset.label_counts.values())
         labels.add_row(plain(label), *counts)
-    return Group(facts, splits, labels)
+    warnings = (Text.assemble(("warning: ", "yellow"), plain(w)) for w in dataset.warnings)
+    return Group(facts, splits, labels, *warnings)
+
+
+def _stated_options(options: Mapping[str, Any]) -> str:
+    """Those that differ from their defaults."""
+    defaults = dataclasses.asdict(DataOptions())
+    stated = {name: value for name, value in options.items() if value != defaults.get(name)}
+    return ", ".join(f"{name}={value}" for name, value in stated.items())
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    shown = (f"{name.replace('_', ' ')} {count}" for name, count in counts.items() if count)
+    return ", ".join(shown) or "0"
+
+
+def _origin_text(origin: HubOrigin) -> str:
+    left_out = "".join(f"; {name} left out: {why}" for name, why in origin.left_out.items())
+    return f"{origin.hub}, {origin.config}, {origin.revision} at {origin.commit[:12]}{left_out}"
 
 
 def workers_table(workers: Sequence[WorkerAnswer]) -> Table:
-    table = _table("worker", "state", "device", "trials", "seen")
+    table = table_of("worker", "state", "device", "trials", "seen")
     for worker in workers:
         device = str((worker.device or {}).get("name", "–"))
         table.add_row(
@@ -282,8 +369,8 @@ def workers_table(workers: Sequence[WorkerAnswer]) -> Table:
     return table
 
 
-def keys_table(keys: Sequence[ApiKey]) -> Table:
-    table = _table("id", "name", "made", "revoked")
+def keys_table(keys: "Sequence[ApiKey]") -> Table:
+    table = table_of("id", "name", "made", "revoked")
     for key in keys:
         revoked = age_text(key.revoked_at) if key.revoked_at else "–"
         table.add_row(key.id, plain(key.name), age_text(key.created_at), revoked)
@@ -292,7 +379,7 @@ def keys_table(keys: Sequence[ApiKey]) -> Table:
 
 def validation_view(answer: ValidationAnswer) -> RenderableType:
     """What a spec means, how long the texts are, and what would be cut."""
-    facts = _facts()
+    facts = fact_list()
     resolved = answer.resolved
     facts.add_row("task", resolved.task)
     facts.add_row("model", plain(resolved.model))
@@ -304,27 +391,38 @@ def validation_view(answer: ValidationAnswer) -> RenderableType:
         shown = (f"{name} {duration_text(limit_s)}" for name, limit_s in stated.items() if limit_s)
         facts.add_row("time limits", ", ".join(shown))
     lengths = "  ".join(f"{name} {value:g}" for name, value in answer.token_lengths.items())
+    facts.add_row("rows", "  ".join(f"{split} {rows}" for split, rows in answer.splits.items()))
     facts.add_row("tokens", lengths)
     facts.add_row("unknown", f"{answer.unknown_share:.2%} of word pieces")
-    space = _table("searched", "values")
+    space = table_of("searched", "values")
     for name, parameter in resolved.search_space.items():
         values = parameter.model_dump(exclude={"type"}, exclude_none=True)
         space.add_row(plain(name), plain(", ".join(f"{k} {v}" for k, v in values.items())))
     parts: list[RenderableType] = [facts, space]
     if answer.truncated:
-        cut = _table("max_length", "rows cut")
+        cut = table_of("max_length", "rows cut", "tokens lost")
         for length, share in answer.truncated.items():
-            cut.add_row(length, f"{share:.1%}")
+            cut.add_row(length, f"{share:.1%}", f"{answer.lost_tokens[length]:.1%}")
         parts.append(cut)
     parts.extend(Text.assemble(("warning: ", "yellow"), plain(w)) for w in answer.warnings)
     return Group(*parts)
+
+
+def finding_view(finding: "Finding") -> Text:
+    """One line of the doctor's, and below it what to do."""
+    line = Text.assemble(
+        (f"{finding.level:<4} ", LEVEL_STYLES[finding.level]),
+        (f"{finding.subject}: ", "bold"),
+        plain(finding.detail),
+    )
+    return line.append(f"\n     {plain(finding.advice)}") if finding.advice else line
 
 
 def _metrics_text(metrics: Mapping[str, float]) -> Text:
     return plain("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         # A header is text of ours or a parameter's name; neither may be read as markup.
@@ -332,7 +430,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _facts() -> Table:
+def fact_list() -> Table:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")

@@ -32,7 +32,14 @@ class ArtifactUploads:
 
     def _send(self, name: str, path: Path, until: threading.Event) -> None:
         try:
-            self._link.upload(self._hold.lease, name, path, until=until, full_s=self._full_s)
+            self._link.upload(
+                self._hold.lease,
+                name,
+                path,
+                until=until,
+                full_s=self._full_s,
+                on_bytes=self._hold.transfer("uploading", path.stat().st_size),
+            )
         except RefusedError as error:
             log.warning("trial %s: %s was not stored: %s", self._hold.lease.trial_id, name, error)
             self.problems.append(f"{error.code}: {name} was not stored: {error.detail}")

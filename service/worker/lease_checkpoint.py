@@ -1,6 +1,7 @@
 """A lease's checkpoint: which one to go on from, and when to send one to the server."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from service.worker.checkpoints import finished_epochs
@@ -18,13 +19,15 @@ class LeaseCheckpoint:
         self.path = path
         """Shared by all attempts of the trial; the trainer replaces it."""
         self._lease = lease
+        self._own_is_useless = False
 
     def to_resume(self, download: Download, folder: Path, problems: list[str]) -> Path | None:
         """The checkpoint to go on from: this machine's, or the server's where it is further on.
 
         The server's is fetched into ``folder``; one that cannot be had is a problem and no more.
         """
-        own, remote = finished_epochs(self.path), self._lease.resume
+        own = None if self._own_is_useless else finished_epochs(self.path)
+        remote = self._lease.resume
         if remote is not None and (own is None or remote.epoch > own):
             fetched = folder / "resume.safetensors"
             try:
@@ -45,6 +48,16 @@ class LeaseCheckpoint:
             else:
                 return fetched
         return None if own is None else self.path
+
+    def replaceable(self, chosen: Path | None) -> bool:
+        """Whether the server has another one in place of what `to_resume` has chosen."""
+        return chosen == self.path and self._lease.resume is not None
+
+    def discard_own(self) -> None:
+        """This machine's turned out to be of no use: only the server's is left to choose."""
+        self._own_is_useless = True
+        with suppress(OSError):  # what cannot be read may not let itself be removed either
+            self.path.unlink()
 
     def wanted_after(self, epoch: int) -> bool:
         """Whether the server wants the checkpoint of this epoch's end (0-based, not the last)."""

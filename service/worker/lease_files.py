@@ -176,6 +176,18 @@ def drop_damaged(lease: Lease, cache: FileCache, holds: Holds) -> list[str]:
     return cache.drop_damaged((*dataset.files.values(), *indices), local, holds)
 
 
+def file_sizes(lease: Lease) -> dict[str, int]:
+    """The bytes of every file that the lease names, by its address."""
+    dataset = lease.dataset
+    files = [*dataset.files.values(), *lease.model.files]
+    if dataset.indices is not None:
+        files.append(dataset.indices)
+    sizes = {file.url: file.bytes for file in files}
+    if lease.resume is not None:
+        sizes[lease.resume.url] = lease.resume.bytes
+    return sizes
+
+
 def zip_folder(folder: Path, target: Path) -> None:
     """Pack a model folder, its files at the archive's root; stored, since weights do not shrink."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:

@@ -17,7 +17,7 @@ from service.worker.server_link import (
     ServerLink,
     ServerSilentError,
 )
-from studies.wire.leases import Lease, RenewAnswer, RenewRequest
+from studies.wire.leases import Lease, RenewAnswer, RenewRequest, Stage
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ T = TypeVar("T")
 End = Literal["lost", "cancelled", "paused", "orphaned", "stopping", "done"]
 """Why a lease's work ended: another attempt holds the trial; the study was cancelled or paused;
 the server is silent; this agent is shutting down; nothing is left to do."""
+SETTLED: End = "done"
 
 
 class HoldEndedError(RuntimeError):
@@ -49,9 +50,12 @@ class LeaseHold:
         self._on_end = on_end
         self._lock = threading.Lock()
         self._end: End | None = None
+        self._settling = False
+        """Whether a call that ends the lease is under way."""
         self._left = threading.Event()
         """Set at the end of the block."""
         self._renew_s = lease.renew_s
+        self._stage: Stage | None = None
         self._thread = threading.Thread(target=self._keep, name=f"hold-{lease.trial_id}")
         self._thread.daemon = True
 
@@ -66,7 +70,7 @@ class LeaseHold:
         traceback: TracebackType | None,
     ) -> None:
         with self._lock:
-            self._end = self._end or "done"
+            self._end = self._end or SETTLED
         self.ended.set()
         self._left.set()
 
@@ -74,7 +78,7 @@ class LeaseHold:
         """End the lease's work; the first reason stands, and none counts after the block."""
         # The lock spans `on_end`, so that it never hits what the slot does after the block.
         with self._lock:
-            if self._end is None:
+            if self._end is None and not (self._settling and end == "lost"):
                 self._end = end
                 self.ended.set()
                 self._on_end(end)
@@ -100,11 +104,43 @@ class LeaseHold:
         except GivenUpError:
             pass  # `ended` was set meanwhile, and `check` says why
         self.check()
-        raise AssertionError("a call was given up while its lease was held")
+        raise HoldEndedError(SETTLED)  # found lost by a renewal, while `settle` asks why
+
+    def settle(self, call: Callable[[], T]) -> T:
+        """Make the call that ends the lease; raises as `call` does.
+
+        A renewal may find the lease gone because this call was just accepted, before its answer
+        is here. So only this call's own answer says that the lease was lost.
+        """
+
+        def settling() -> T:
+            try:
+                answer = call()
+            except BaseException:
+                with self._lock:
+                    self._settling = False
+                raise
+            with self._lock:
+                self._end = self._end or SETTLED
+            self.ended.set()
+            return answer
+
+        with self._lock:
+            self._settling = True
+        return self.call(settling)
+
+    def note(self, stage: Stage) -> None:
+        """What the lease's work is at; told with the next renewal, whatever that is sent for."""
+        self._stage = stage
+
+    def transfer(self, name: str, total_bytes: int | None) -> Callable[[int], None]:
+        """A callback for a file on its way, which notes how much of it has gone over."""
+        return lambda done: self.note(Stage(name=name, done=done, total=total_bytes, unit="bytes"))
 
     def renew(self, request: RenewRequest) -> RenewAnswer:
         """Renew with a report; raises as `call` does, also when the answer ends the lease."""
-        answer = self.call(lambda: self._link.renew(self.lease, request, until=self.ended))
+        told = request.model_copy(update={"stage": self._stage})
+        answer = self.call(lambda: self._link.renew(self.lease, told, until=self.ended))
         self._renew_s = answer.renew_s
         if answer.action == "cancel":
             self.end("cancelled")

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from model.progress import RunStage
 from service.worker.artifact_uploads import ArtifactUploads
 from service.worker.checkpoints import Checkpoints
 from service.worker.failures import HOST_MEMORY, JobFailedError, TrainerExitedError
@@ -19,11 +20,13 @@ from service.worker.lease_files import (
     dataset_key,
     drop_damaged,
     fetch_files,
+    file_sizes,
     lease_config,
     zip_folder,
 )
 from service.worker.lease_hold import LeaseHold
 from service.worker.pipe import (
+    OTHER_CHECKPOINT,
     Decide,
     Decision,
     Epoch,
@@ -32,6 +35,7 @@ from service.worker.pipe import (
     Finished,
     Keep,
     Kept,
+    Progress,
     Resumed,
     Saved,
     Stop,
@@ -39,9 +43,17 @@ from service.worker.pipe import (
 )
 from service.worker.server_link import RefusedError, ServerLink
 from service.worker.trainer_process import Exited, TrainerProcess
-from studies.wire.leases import EpochMetrics, RenewRequest, ResultRequest, checkpoint_name
+from studies.wire.leases import (
+    EpochMetrics,
+    RenewRequest,
+    ResultRequest,
+    Stage,
+    checkpoint_name,
+)
 
 log = logging.getLogger(__name__)
+
+UNITS: dict[RunStage, str] = {"tokenizing": "texts", "training": "steps", "evaluating": "rows"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +85,7 @@ class LeaseRun:
         self._predictions = workspace.folder / "predictions.csv"
         self._oom = KernelOom()
         self._uploads = ArtifactUploads(setup.link, hold)
+        self._sizes = file_sizes(hold.lease)
         path = setup.checkpoints.open(hold.lease.trial_id, workspace.holds)
         self._checkpoint = LeaseCheckpoint(hold.lease, path)
 
@@ -89,7 +102,7 @@ class LeaseRun:
             files = self._fetch()
             message = self._job_message(files)
             fetch_s = time.monotonic() - started
-            finished, pruned = self._train(message)
+            finished, pruned = self._train_from_best(message, files)
             if self._lease.kind == "train" and not pruned:
                 self._offer_model(finished)
             self._finish(finished, pruned=pruned, fetch_s=fetch_s)
@@ -143,7 +156,23 @@ class LeaseRun:
 
     def _download(self, url: str, sink: BinaryIO) -> None:
         link, ended = self._setup.link, self._hold.ended
-        self._hold.call(lambda: link.download(url, sink, until=ended))
+        heard = self._hold.transfer("downloading", self._sizes.get(url))
+        self._hold.call(lambda: link.download(url, sink, until=ended, on_bytes=heard))
+
+    def _train_from_best(
+        self, message: Train | Evaluate, files: LeaseFiles
+    ) -> tuple[Finished, bool]:
+        """As `_train`; where this machine's checkpoint is of no use, from the server's."""
+        try:
+            return self._train(message)
+        except JobFailedError as error:
+            is_refused = error.code == OTHER_CHECKPOINT
+            if not (is_refused and isinstance(message, Train) and message.resume_must_fit):
+                raise
+            self._log.write(f"another checkpoint is tried: {error}")
+            self._uploads.problems.append(f"checkpoint_ignored: the server's is taken: {error}")
+            self._checkpoint.discard_own()
+        return self._train(self._job_message(files))
 
     def _train(self, message: Train | Evaluate) -> tuple[Finished, bool]:
         """Run the job; the second value tells whether it was pruned."""
@@ -195,6 +224,7 @@ class LeaseRun:
             checkpoint_path=str(self._checkpoint.path),
             checkpoint_s=self._setup.checkpoint_s,
             resume_path=None if resume is None else str(resume),
+            resume_must_fit=self._checkpoint.replaceable(resume),
         )
 
     def _report(self, epoch: Epoch) -> Decision:
@@ -234,6 +264,7 @@ class LeaseRun:
             metrics=finished.metrics,
             per_class=finished.per_class,
             confusion=finished.confusion,
+            further_matrices=finished.further_matrices,
             info={
                 "resumed_from_epoch": None,
                 **info,
@@ -242,7 +273,7 @@ class LeaseRun:
             },
         )
         link, ended = self._setup.link, self._hold.ended
-        self._hold.call(lambda: link.finish(self._lease, result, until=ended))
+        self._hold.settle(lambda: link.finish(self._lease, result, until=ended))
 
     def _begin(self, message: Train | Evaluate | Keep) -> None:
         self._oom.look()
@@ -262,12 +293,24 @@ class LeaseRun:
                 raise self._death(message)
             if isinstance(message, Failed) and message.job == self._job:
                 raise self._failure(message)
+            if isinstance(message, Progress) and message.job == self._job:
+                self._note_progress(message)
             # Otherwise nobody's, or a late word about an earlier job.
             if (
                 isinstance(message, Resumed | Epoch | Saved | Finished | Kept)
                 and message.job == self._job
             ):
                 return message
+
+    def _note_progress(self, progress: Progress) -> None:
+        self._hold.note(
+            Stage(
+                name=progress.stage,
+                done=progress.done,
+                total=progress.total,
+                unit=UNITS[progress.stage],
+            )
+        )
 
     def _death(self, exited: Exited) -> JobFailedError | TrainerExitedError:
         if exited.killed and self._oom.killed():

@@ -4,13 +4,17 @@ The trainer's standard input and output carry these lines and nothing else. Ever
 trial names its job, so that a late word about an earlier trial is never taken for this one's.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from model.config import Scalar
+from model.progress import RunStage
 from studies.wire.leases import ClassMetrics, ConfusionMatrix, Device
+
+OTHER_CHECKPOINT = "other_checkpoint"
+"""The code of `model` for a checkpoint that cannot be gone on from."""
 
 
 class PipeError(RuntimeError):
@@ -49,6 +53,8 @@ class Train:
     """Seconds of training between two checkpoints."""
     resume_path: str | None = None
     """A checkpoint to go on from; one that does not fit this job is left alone."""
+    resume_must_fit: bool = False
+    """Then it fails the job instead, with `OTHER_CHECKPOINT`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +121,17 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far the job is; said at most once a second, and never waited for."""
+
+    type: Literal["progress"] = "progress"
+    job: str
+    stage: RunStage
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
     """The job goes on from `Train.resume_path`; said before the first `Epoch`."""
 
@@ -145,6 +162,7 @@ class Finished:
     metrics: dict[str, float]
     per_class: list[ClassMetrics]
     confusion: ConfusionMatrix | None
+    further_matrices: list[ConfusionMatrix] = field(default_factory=list)
     info: dict[str, Any]
 
 
@@ -168,7 +186,7 @@ class Failed:
 
 
 ToTrainer = Train | Evaluate | Decide | Keep | Stop
-FromTrainer = Ready | Resumed | Epoch | Saved | Finished | Kept | Failed
+FromTrainer = Ready | Progress | Resumed | Epoch | Saved | Finished | Kept | Failed
 
 _to_trainer: TypeAdapter[ToTrainer] = TypeAdapter(Annotated[ToTrainer, Field(discriminator="type")])
 _from_trainer: TypeAdapter[FromTrainer] = TypeAdapter(

@@ -5,11 +5,12 @@ the server answers a repeated one alike or with 409. So a lost answer costs only
 """
 
 import logging
+import math
 import os
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -32,6 +33,8 @@ from studies.wire.leases import (
 log = logging.getLogger(__name__)
 
 A = TypeVar("A", bound=Answer)
+OnBytes = Callable[[int], None]
+"""``on_bytes(done)`` hears how much of a file has gone over, from anew when it is tried again."""
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 10.0
@@ -109,7 +112,9 @@ class ServerLink:
             "/v1/leases",
             json=request.model_dump(mode="json"),
             until=until,
-            terms=_Terms(read_s=request.wait_s + ANSWER_S, patient=True),
+            terms=_Terms(
+                read_s=request.wait_s + ANSWER_S, outlasts_silence=True, outlasts_faults=True
+            ),
         )
         return None if response.status_code == 204 else _read(Lease, response)
 
@@ -143,14 +148,16 @@ class ServerLink:
     ) -> EndAnswer:
         """Give the trial back unharmed.
 
-        Retries even when the server is silent; ``within_s`` bounds that (`GivenUpError`).
+        Retries even when the server is silent; ``within_s`` bounds that (`GivenUpError`). Raises
+        `LeaseLostError` and `RefusedError`, the latter also for a server that fails on the call
+        `SERVER_FAULTS` times.
         """
         response = self._send(
             "POST",
             f"{_path(lease)}/release",
             json=ReleaseRequest(reason=reason).model_dump(mode="json"),
             until=until,
-            terms=_Terms(read_s=within_s or ANSWER_S, within_s=within_s, patient=True),
+            terms=_Terms(within_s=within_s, outlasts_silence=True),
         )
         return _read(EndAnswer, response)
 
@@ -162,6 +169,7 @@ class ServerLink:
         *,
         until: threading.Event,
         full_s: float = UPLOAD_FULL_S,
+        on_bytes: OnBytes | None = None,
     ) -> None:
         """Send a file as an artifact of the attempt. Raises all four errors of this file.
 
@@ -169,14 +177,22 @@ class ServerLink:
         one of the files that lay there is sent.
         """
         url = f"{_path(lease)}/artifacts/{name}"
-        self._send("PUT", url, file=path, until=until, terms=_Terms(full_s=full_s))
+        transfer = _Transfer(file=path, on_bytes=on_bytes)
+        self._send("PUT", url, transfer=transfer, until=until, terms=_Terms(full_s=full_s))
 
-    def download(self, url: str, sink: BinaryIO, *, until: threading.Event) -> None:
+    def download(
+        self,
+        url: str,
+        sink: BinaryIO,
+        *,
+        until: threading.Event,
+        on_bytes: OnBytes | None = None,
+    ) -> None:
         """Write what ``url`` (relative to the server) holds to ``sink``, from its beginning.
 
         Raises all four errors of this file.
         """
-        self._send("GET", url, sink=sink, until=until)
+        self._send("GET", url, transfer=_Transfer(sink=sink, on_bytes=on_bytes), until=until)
 
     def say_goodbye(self, worker: str, *, within_s: float) -> None:
         """Tell the server that this worker is gone, so that nobody waits for its leases to run out.
@@ -200,8 +216,7 @@ class ServerLink:
         *,
         until: threading.Event,
         json: object = None,
-        file: Path | None = None,
-        sink: BinaryIO | None = None,
+        transfer: "_Transfer | None" = None,
         terms: "_Terms | None" = None,
     ) -> httpx.Response:
         """Send until answered, on ``terms``."""
@@ -210,19 +225,22 @@ class ServerLink:
         pause_s, faults = FIRST_PAUSE_S, 0
         while not until.is_set():
             tried = time.monotonic()
-            outcome = self._try(method, url, json, file, sink, terms.read_s, until)
+            left_s = terms.left_s(tried - started)
+            if left_s <= 0:
+                break
+            read_s = min(terms.read_s, left_s)
+            outcome = self._try(method, url, json, transfer, read_s, until)
             self._note(outcome)
             if isinstance(outcome, httpx.Response) and not _is_passing(outcome):
                 return _checked(outcome)
             faults += self._is_fault(outcome, tried)
             if terms.end_with(outcome, faults, time.monotonic() - started):
                 raise _refusal(outcome, f"{method} {url}")
-            if not terms.patient and self._silent_s() > self._orphan_s:
+            if not terms.outlasts_silence and self._silent_s() > self._orphan_s:
                 raise ServerSilentError(f"{self._server} is silent for over {self._orphan_s:g} s")
-            if terms.within_s is not None and time.monotonic() - started > terms.within_s:
-                break
             pause_s = min(pause_s, terms.longest_pause_s)
-            until.wait(pause_s * random.uniform(0.5, 1))  # jitter: workers must not march in step
+            jittered_s = pause_s * random.uniform(0.5, 1)  # workers must not march in step
+            until.wait(min(jittered_s, left_s))
             pause_s *= 2
         raise GivenUpError(f"{method} {url} was given up")
 
@@ -231,35 +249,46 @@ class ServerLink:
         method: str,
         url: str,
         json: object,
-        file: Path | None,
-        sink: BinaryIO | None,
+        transfer: "_Transfer | None",
         read_s: float,
         until: threading.Event,
     ) -> "_Outcome":
         timeout = httpx.Timeout(read_s, connect=min(read_s, 10))
         try:
-            if file is not None:
-                return self._send_file(method, url, file, timeout, until)
-            if sink is not None:
-                return self._fill(method, url, sink, timeout, until)
+            if transfer is not None and transfer.file is not None:
+                return self._send_file(method, url, transfer, transfer.file, timeout, until)
+            if transfer is not None and transfer.sink is not None:
+                return self._fill(method, url, transfer, transfer.sink, timeout, until)
             return self._client.request(method, url, json=json, timeout=timeout)
         except httpx.TransportError as error:
             return error
 
     def _send_file(
-        self, method: str, url: str, file: Path, timeout: httpx.Timeout, until: threading.Event
+        self,
+        method: str,
+        url: str,
+        transfer: "_Transfer",
+        file: Path,
+        timeout: httpx.Timeout,
+        until: threading.Event,
     ) -> httpx.Response:
         with file.open("rb") as content:
             # A stated length makes a cut-off upload an error at the server, not a short file. It is
             # the open file's: another one may take its name meanwhile.
             length = {"Content-Length": str(os.fstat(content.fileno()).st_size)}
-            blocks = _blocks(content, until)
+            blocks = _blocks(content, transfer, until)
             return self._client.request(
                 method, url, content=blocks, headers=length, timeout=timeout
             )
 
     def _fill(
-        self, method: str, url: str, sink: BinaryIO, timeout: httpx.Timeout, until: threading.Event
+        self,
+        method: str,
+        url: str,
+        transfer: "_Transfer",
+        sink: BinaryIO,
+        timeout: httpx.Timeout,
+        until: threading.Event,
     ) -> httpx.Response:
         with self._client.stream(method, url, timeout=timeout) as response:
             if response.is_error:
@@ -271,6 +300,7 @@ class ServerLink:
                 _check_wanted(until)
                 self._note_contact()
                 sink.write(block)
+                transfer.note(sink.tell())
             return response
 
     def _is_fault(self, outcome: "_Outcome", tried: float) -> bool:
@@ -314,6 +344,19 @@ _Outcome = httpx.Response | httpx.TransportError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Transfer:
+    """A file that is sent, or a sink that is filled."""
+
+    file: Path | None = None
+    sink: BinaryIO | None = None
+    on_bytes: OnBytes | None = None
+
+    def note(self, done_bytes: int) -> None:
+        if self.on_bytes is not None:
+            self.on_bytes(done_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Terms:
     """How long a call is tried."""
 
@@ -323,8 +366,10 @@ class _Terms:
     """Give up after so long."""
     full_s: float | None = None
     """Take a full disk of the server's for an answer after so long."""
-    patient: bool = False
-    """Outlast a silent or failing server."""
+    outlasts_silence: bool = False
+    """Go on however long the server is silent."""
+    outlasts_faults: bool = False
+    """Go on however often the server fails on the call."""
     longest_pause_s: float = LONGEST_PAUSE_S
     """Between two tries."""
 
@@ -332,7 +377,11 @@ class _Terms:
         """Whether a passing failure is to be taken for the answer."""
         if isinstance(outcome, httpx.Response) and outcome.status_code == _FULL:
             return self.full_s is not None and tried_s >= self.full_s
-        return faults >= SERVER_FAULTS and not self.patient
+        return faults >= SERVER_FAULTS and not self.outlasts_faults
+
+    def left_s(self, tried_s: float) -> float:
+        """How long the call may still be tried."""
+        return math.inf if self.within_s is None else self.within_s - tried_s
 
 
 def _is_passing(response: httpx.Response) -> bool:
@@ -346,11 +395,12 @@ def _refusal(outcome: _Outcome, call: str) -> RefusedError | LeaseLostError:
     return RefusedError(502, "connection_broken", f"{call} breaks off each time: {outcome!r}")
 
 
-def _blocks(content: BinaryIO, until: threading.Event) -> Iterator[bytes]:
+def _blocks(content: BinaryIO, transfer: _Transfer, until: threading.Event) -> Iterator[bytes]:
     """What is left of ``content``; raises `GivenUpError` once ``until`` is set."""
     while block := content.read(_BLOCK_BYTES):
         _check_wanted(until)
         yield block
+        transfer.note(content.tell())
 
 
 def _check_wanted(until: threading.Event) -> None:

@@ -45,6 +45,7 @@ PAUSE_GRACE_S = 60.0
 """How long a paused trainer may take to save a large checkpoint."""
 STOP_GRACE_S = 5.0
 """The same in a shutdown, after which the lease must be given back within 10 s of the signal."""
+TRAINER_DIES: frozenset[End] = frozenset({"lost", "orphaned"})
 RELEASE_S = 2.5
 """How long a shutdown waits for the server to take a trial back."""
 ROOM_LOOK_S = 5.0
@@ -186,10 +187,9 @@ class Slot:
         self._setup.disk.keep_bound()
 
     def _hear_end(self, end: End) -> None:
-        """Called from any thread: a trainer without a lease must be dead within seconds, whatever
-        this slot is waiting for."""
-        run = self._run
-        if end in ("lost", "orphaned") and run is not None and run.busy:
+        """Called from any thread: a trainer whose lease was lost must be dead within seconds,
+        whatever this slot is waiting for, and whether or not it has done its part."""
+        if end in TRAINER_DIES and self._run is not None:
             self._trainer.begin_kill()
         self._trainer.wake()
 
@@ -226,7 +226,9 @@ class Slot:
         """Clear up after a lease that ended early."""
         log.info("slot %d: trial %s %s", self._index, lease.trial_id, end)
         run = self._run
-        if run is not None and run.busy:
+        if end in TRAINER_DIES:
+            self._trainer.drop()  # dead before the next lease, which would take it for a crash
+        elif run is not None and run.busy:
             if not _stopped_politely(run, end):
                 self._trainer.drop()
             if end == "paused":
@@ -269,7 +271,7 @@ class Slot:
             if self._run is not None:
                 self._run.upload_log()
             link = self._setup.run.link
-            ended = hold.call(lambda: link.fail(lease, failure, until=hold.ended))
+            ended = hold.settle(lambda: link.fail(lease, failure, until=hold.ended))
             if ended.state != "queued":
                 self._forget(lease)
         except HoldEndedError as early:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from model.config import TrainConfig
 from model.data import Examples, read_examples
 from model.errors import InputError, TrainingError
+from model.progress import OnProgress, unheard
 from model.splits import read_rows
 from service.worker.pipe import Evaluate, Finished, SplitFile, Train
 from service.worker.trainer_loop import (
@@ -33,7 +34,7 @@ from studies.wire.leases import ClassMetrics, ConfusionMatrix, Device
 
 if TYPE_CHECKING:
     from model.checkpoints import CheckpointPlan
-    from model.metrics import Evaluation
+    from model.metrics import Evaluation, Matrix
     from model.train_result import EpochReport, TrainResult
     from model.trial_data import TrainData
 
@@ -81,6 +82,7 @@ class ModelRunner:
         should_stop: ShouldStop,
         on_resumed: OnCheckpoint,
         on_saved: OnCheckpoint,
+        on_progress: OnProgress = unheard,
     ) -> Finished:
         from model.training import train
 
@@ -95,6 +97,7 @@ class ModelRunner:
             device=self._device,
             on_epoch=report,
             should_stop=should_stop,
+            on_progress=on_progress,
             cache=self._cache,
             checkpoint=checkpoint_plan(job, on_resumed, on_saved),
         )
@@ -110,15 +113,17 @@ class ModelRunner:
                 device=result.device_name,
                 precision=result.precision,
                 steps=result.steps,
+                stopped_early=result.stopped_early,
                 train_seconds=result.train_seconds,
                 evaluation_seconds=result.evaluation_seconds,
                 truncated_share=result.truncated_share,
+                lost_token_share=result.lost_token_share,
                 problems=list(result.problems),
                 resumed_from_epoch=result.resumed_from_epoch,
             ),
         )
 
-    def evaluate(self, job: Evaluate) -> Finished:
+    def evaluate(self, job: Evaluate, *, on_progress: OnProgress = unheard) -> Finished:
         from model.devices import device_name
         from model.training import evaluate
 
@@ -129,11 +134,9 @@ class ModelRunner:
             Path(config.model),
             examples,
             tuple(job.labels),
-            max_length=config.max_length,
-            truncation=config.truncation,
-            batch_size=None,
+            config,
             device=self._device,
-            precision=config.precision,
+            on_progress=on_progress,
         )
         write_predictions(Path(job.predictions_path), evaluation)
         return Finished(
@@ -190,6 +193,7 @@ def checkpoint_plan(
         path=Path(job.checkpoint_path),
         every_s=job.checkpoint_s,
         resume=None if job.resume_path is None else Path(job.resume_path),
+        must_fit=job.resume_must_fit,
         on_resumed=on_resumed,
         on_saved=on_saved,
     )
@@ -218,27 +222,21 @@ def read_split(source: SplitFile) -> Examples:
 
 
 def write_predictions(path: Path, evaluation: "Evaluation") -> None:
-    """Write one CSV line per row of the split: row, true label, prediction, its probability."""
-    labels, predictions = evaluation.labels, evaluation.predictions
+    """Write them as CSV: a line per row of the split, or per token."""
+    from model.tasks.catalogue import task_named
+
+    header, lines = task_named(evaluation.task).table(evaluation)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("row", "true", "predicted", "probability"))
-        writer.writerows(
-            (row, labels[true], labels[predicted], f"{probability:.6f}")
-            for row, true, predicted, probability in zip(
-                predictions.rows.tolist(),
-                predictions.true.tolist(),
-                predictions.predicted.tolist(),
-                predictions.probability.tolist(),
-                strict=True,
-            )
-        )
+        writer.writerow(header)
+        writer.writerows(lines)
 
 
 def _scores(evaluation: "Evaluation | None") -> dict[str, Any]:
     """The fields of `Finished` that an evaluation fills; empty before the first epoch."""
     if evaluation is None:
         return {"metrics": {}, "per_class": [], "confusion": None}
+    usual, *further = map(_matrix, evaluation.matrices)
     return {
         "metrics": finite(evaluation.metrics),
         "per_class": [
@@ -251,10 +249,18 @@ def _scores(evaluation: "Evaluation | None") -> dict[str, Any]:
             )
             for scores in evaluation.per_class
         ],
-        "confusion": ConfusionMatrix(
-            labels=list(evaluation.labels), matrix=evaluation.confusion.tolist()
-        ),
+        "confusion": usual,
+        "further_matrices": further,
     }
+
+
+def _matrix(matrix: "Matrix") -> ConfusionMatrix:
+    return ConfusionMatrix(
+        labels=list(matrix.labels),
+        matrix=matrix.counts.tolist(),
+        kind=matrix.kind,
+        unit=matrix.unit,
+    )
 
 
 def _finite_value(value: float | None) -> float | None:

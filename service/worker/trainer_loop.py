@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import BinaryIO, Literal, Protocol
 
 from model.disk import FREE_SPACE, is_disk_full
 from model.errors import InputError, TrainingError
+from model.progress import OnProgress, RunStage
 from service.worker.lifetime import OrphanedError, die_with_parent
 from service.worker.pipe import (
     Decide,
@@ -31,6 +33,7 @@ from service.worker.pipe import (
     FromTrainer,
     Keep,
     Kept,
+    Progress,
     Ready,
     Resumed,
     Saved,
@@ -45,6 +48,8 @@ from studies.wire.leases import Device
 log = logging.getLogger(__name__)
 
 TRACEBACK_CHARS = 4000
+PROGRESS_S = 1.0
+"""The shortest time between two `Progress` messages: a person reads no faster."""
 HOST_MEMORY = (
     "This machine has no memory left for the trainer: lower batch_size or max_length, run fewer "
     "slots, or give the worker more memory."
@@ -89,9 +94,10 @@ class Runner(Protocol):
         should_stop: ShouldStop,
         on_resumed: OnCheckpoint,
         on_saved: OnCheckpoint,
+        on_progress: OnProgress,
     ) -> Finished: ...
 
-    def evaluate(self, job: Evaluate) -> Finished: ...
+    def evaluate(self, job: Evaluate, *, on_progress: OnProgress) -> Finished: ...
 
     def keep(self, folder: Path) -> None:
         """Write the model of the last training job as a Hugging Face folder."""
@@ -135,7 +141,7 @@ class Trainer:
             self._runner.keep(Path(command.folder))
             return Kept(job=command.job)
         if isinstance(command, Evaluate):
-            return self._runner.evaluate(command)
+            return self._runner.evaluate(command, on_progress=self._reporter(command.job))
 
         def on_epoch(epoch: int, metrics: dict[str, float]) -> Decision:
             self._say(Epoch(job=command.job, epoch=epoch, metrics=finite(metrics)))
@@ -147,7 +153,21 @@ class Trainer:
             should_stop=lambda: self._commands.stopping(command.job),
             on_resumed=lambda epochs: self._say(Resumed(job=command.job, epochs=epochs)),
             on_saved=lambda epochs: self._say(Saved(job=command.job, epochs=epochs)),
+            on_progress=self._reporter(command.job),
         )
+
+    def _reporter(self, job: str) -> OnProgress:
+        """Says how far ``job`` is, the first time and then every `PROGRESS_S`."""
+        due = -math.inf
+
+        def report(stage: RunStage, done: int, total: int) -> None:
+            nonlocal due
+            now = time.monotonic()
+            if now >= due:
+                due = now + PROGRESS_S
+                self._say(Progress(job=job, stage=stage, done=done, total=total))
+
+        return report
 
     def _say(self, message: FromTrainer) -> None:
         self._outgoing.write(encode(message))

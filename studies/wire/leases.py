@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from model.config import Scalar
+from model.measures import Unit
 from studies.wire.base import Answer, Request, Utc
 
 PRINTABLE = r"^[^\x00-\x1f]+$"
@@ -118,6 +119,20 @@ class EpochMetrics(Request):
     """null, or left out: not a finite number."""
 
 
+class Stage(Request):
+    """What a worker is at with a trial, and how much of that is done.
+
+    A worker of this version says downloading (bytes of one file), tokenizing (texts), training
+    (optimizer steps of the whole run), evaluating (rows) and uploading (bytes of one file).
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z_]{0,29}$")
+    done: int = Field(0, ge=0, le=2**63 - 1)
+    total: int | None = Field(None, ge=0, le=2**63 - 1)
+    """None where nobody knows."""
+    unit: str = Field(pattern=r"^[a-z][a-z_]{0,19}$")
+
+
 class RenewRequest(Request):
     """Renewal, with the epochs finished since the last one; `value` is sent once, at the end of
     training, and asks whether to keep the model."""
@@ -126,6 +141,8 @@ class RenewRequest(Request):
     value: float | None = None
     resumed_from_epoch: Count | None = None
     """Said once, when training goes on from a checkpoint: the epochs that were finished in it."""
+    stage: Stage | None = None
+    """What the trial is at now; None where the worker does not tell."""
 
 
 Action = Literal["continue", "prune", "cancel", "pause", "keep_model"]
@@ -147,13 +164,13 @@ class ClassMetrics(Request):
 
 
 class ConfusionMatrix(Request):
-    """Counts over the labels, rows true, columns predicted."""
+    """Counts over the labels of its kind (`model.measures`), rows true, columns predicted."""
 
     labels: list[str]
     matrix: list[list[Count]]
     head: str = Field("label", max_length=100, pattern=PRINTABLE)
     kind: str = Field("multiclass", max_length=20, pattern=PRINTABLE)
-    unit: Literal["rows", "tokens", "entities"] = "rows"
+    unit: Unit = "rows"
 
 
 class ResultRequest(Request):
@@ -165,6 +182,9 @@ class ResultRequest(Request):
     metrics: Mapping[str, float | None] = {}
     per_class: list[ClassMetrics] = []
     confusion: ConfusionMatrix | None = None
+    """Of the task's usual kind."""
+    further_matrices: list[ConfusionMatrix] = []
+    """Of its other kinds; of `per_class` one per class."""
     info: dict[str, Any] = {}
     """Facts about the run: seconds, steps, tokens, truncated share, device, versions."""
 

@@ -40,7 +40,10 @@ class TestScore(Answer):
 class Progress(Answer):
     done: int
     total: int
+    share: float = 0.0
+    """Of its trials that is done, from 0 to 1; what running ones have behind them counts."""
     eta_s: float | None = None
+    """Until the last trial has ended, if as many go on running as now; null while unknown."""
 
 
 class Fault(Answer):
@@ -85,6 +88,8 @@ class StudyAnswer(Answer):
     """`{"metric", "direction"}`"""
     spec: dict[str, Any]
     """The spec as submitted, defaults filled in."""
+    warnings: list[str] = []
+    """What looks wrong about it, such as a model for texts in another language."""
 
 
 class Resolved(Answer):
@@ -105,10 +110,14 @@ class ValidationAnswer(Answer):
     """The answer of `/v1/studies/validate`."""
 
     resolved: Resolved
+    splits: dict[str, int] = {}
+    """Rows of each split: what the fractions, groups or dates came to."""
     token_lengths: dict[str, float]
     """Quantiles of the train split in word pieces, special tokens counted: p50 … max."""
     truncated: dict[str, float]
     """Share of training rows cut at each max_length of the search space."""
+    lost_tokens: dict[str, float]
+    """Share of the training rows' word pieces that are not read, likewise."""
     unknown_share: float
     """Share of word pieces that are the unknown token."""
     warnings: list[str]

@@ -38,6 +38,34 @@ class AttemptAnswer(Answer):
     ended_at: Utc | None
 
 
+class StageAnswer(Answer):
+    """What a worker is at with a trial, and how much of that is done."""
+
+    name: str
+    """downloading, tokenizing, training, evaluating or uploading."""
+    done: int
+    total: int | None
+    unit: str
+    """bytes (of one file), texts, steps (of all epochs) or rows."""
+
+
+class TrialProgress(Answer):
+    """How far a running trial is, as its worker told with its last renewal."""
+
+    epoch: int
+    """The epoch at work (0-based), or the last one when all are done."""
+    epochs: int | None
+    """How many it is to train; null until it has parameters."""
+    share: float
+    """Of its training that is done, from 0 to 1."""
+    eta_s: float | None
+    """Until its training ends unless it is pruned; null until its pace is known."""
+    best_value: float | None
+    """The objective at the best epoch so far."""
+    stage: StageAnswer | None
+    """null where the worker does not tell."""
+
+
 class TrialAnswer(Answer):
     number: int
     state: TrialState
@@ -51,6 +79,8 @@ class TrialAnswer(Answer):
     per_class: list[ClassScore]
     attempts: list[AttemptAnswer]
     worker: str | None
+    progress: TrialProgress | None = None
+    """null unless it runs."""
     started_at: Utc | None
     finished_at: Utc | None
 
@@ -68,6 +98,8 @@ class TrialRow(Answer):
     metrics: dict[str, float]
     epoch: int | None
     """The last epoch reported by the current attempt."""
+    progress: TrialProgress | None = None
+    """null unless it runs."""
     started_at: Utc | None
     finished_at: Utc | None
 

@@ -2,25 +2,31 @@
 
 import json
 import os
-import pty
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from command_line import (
+    WAIT_S,
+    Environment,
+    answer,
+    bertune,
+    bertune_asked,
+    clean_environment,
+    nowhere,
+)
+from real_parts import until
 
-from studies import Client
+from service.cli import app
+from service.store.schema import head_revision
+from studies.api import Api
 
-WAIT_S = 100
-SUPPORT = Path(__file__).parents[1] / "support"
 SPEC = """
 name: tickets
 dataset: {train: data/tickets.csv, test: data/test.csv, name: help desk}
@@ -32,7 +38,6 @@ enqueue:
   - {learning_rate: 5e-3}
 labels: {team: support}
 """
-Environment = dict[str, str]
 
 
 def rows(count: int) -> str:
@@ -50,58 +55,6 @@ def spec(tmp_path: Path) -> Path:
     path = tmp_path / "work" / "spec.yaml"
     path.write_text(SPEC)
     return path
-
-
-def clean_environment(**own: str) -> Environment:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("BERTUNE_")}
-    return {**kept, "COLUMNS": "100", **own}
-
-
-@pytest.fixture
-def environment(real_server: tuple[str, str]) -> Environment:
-    url, key = real_server
-    return clean_environment(BERTUNE_SERVER=url, BERTUNE_KEY=key)
-
-
-def bertune(
-    environment: Environment, *arguments: object, code: int = 0
-) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(
-        [sys.executable, "-m", "service.cli", *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
-    assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def answer(environment: Environment, *arguments: object) -> Any:
-    return json.loads(bertune(environment, *arguments, "--json").stdout)
-
-
-def until(what: Callable[[], Any], log: Callable[[], str] = str) -> Any:
-    """The first true answer of ``what``, asked again and again for a bounded time."""
-    deadline = time.monotonic() + WAIT_S
-    while not (found := what()):
-        assert time.monotonic() < deadline, log()
-        threading.Event().wait(0.05)
-    return found
-
-
-@pytest.fixture
-def fake_worker(environment: Environment, tmp_path: Path) -> Iterator[None]:
-    """A worker whose trainer learns nothing but says that it did."""
-    command = [sys.executable, "-m", "service.cli", "worker", "--trainer", "fake_trainer"]
-    own = {"PYTHONPATH": str(SUPPORT), "BERTUNE_HOME": str(tmp_path / "worker-home")}
-    with (tmp_path / "worker.log").open("wb") as log:
-        process = subprocess.Popen(command, env={**environment, **own}, stderr=log)
-    yield
-    process.terminate()
-    assert process.wait(20) == 0
 
 
 # Studies
@@ -142,7 +95,7 @@ def test_a_spec_with_local_files_is_uploaded_trained_watched_and_read_back(
     assert "exists already" in again.stderr
 
     workers = answer(environment, "workers")
-    assert [worker["device"]["name"] for worker in workers] == ["fake"]
+    assert {worker["device"]["name"] for worker in workers} == {"fake"}
 
 
 def test_tables_show_what_json_says(environment: Environment, spec: Path) -> None:
@@ -265,27 +218,6 @@ def test_deleting_asks_a_person_first(environment: Environment, spec: Path) -> N
     assert answer(environment, "studies") == []
 
 
-def bertune_asked(environment: Environment, *arguments: object, reply: str) -> tuple[int, str]:
-    """The exit code and output of a command that asks at a terminal."""
-    ours, theirs = pty.openpty()
-    try:
-        os.write(ours, f"{reply}\n".encode())
-        done = subprocess.run(
-            [sys.executable, "-m", "service.cli", *map(str, arguments)],
-            env=environment,
-            stdin=theirs,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=WAIT_S,
-            check=False,
-        )
-    finally:
-        os.close(ours)
-        os.close(theirs)
-    return done.returncode, done.stdout
-
-
 def test_an_ended_study_is_steered_no_more(environment: Environment, spec: Path) -> None:
     bertune(environment, "submit", spec)
     bertune(environment, "cancel", "tickets")
@@ -298,10 +230,12 @@ def test_an_ended_study_is_steered_no_more(environment: Environment, spec: Path)
 def test_what_happened_to_a_trial_is_told_attempt_by_attempt(
     environment: Environment, fake_worker: None, spec: Path
 ) -> None:
-    # The text of a training row tells the fake trainer what to do.
-    data = "text,label\n" + "".join(f"die,{'ab'[i % 2]}\n" for i in range(40))
-    (spec.parent / "data" / "tickets.csv").write_text(data)
-    (spec.parent / "data" / "test.csv").write_text(data)
+    # The text of the first training row tells the fake trainer what to do.
+    rows = [f"case {i},{'ab'[i % 2]}" for i in range(60)]
+    (spec.parent / "data" / "tickets.csv").write_text(
+        "\n".join(["text,label", "die,a", *rows[:40]])
+    )
+    (spec.parent / "data" / "test.csv").write_text("\n".join(["text,label", *rows[40:]]))
     spec.write_text(SPEC.replace("n_trials: 3", "n_trials: 1"))
     watched = bertune(environment, "submit", spec, "--watch", code=1).stdout
     assert "trial 0 started again (attempt 3)" in watched
@@ -337,18 +271,129 @@ def test_a_preset_takes_a_data_file_and_a_name(environment: Environment, spec: P
 
 def test_a_data_set_is_added_listed_and_shown(environment: Environment, tmp_path: Path) -> None:
     path = tmp_path / "intents.tsv"
-    path.write_text("sentence\tintent\n" + "a b c\tx\nd e f\ty\n" * 20)
-    add = ("dataset", "add", path, "--option", "text=sentence", "--option", "label=intent")
+    rows = [f"case {i}\t{'xy'[i % 2]}\n" for i in range(40)]
+    path.write_text("sentence\tintent\n" + "".join([*rows, rows[0]]))
+    add = ("dataset", "add", path, "--option", 'text=["sentence"]', "--option", "label=intent")
     made = answer(environment, *add, "--option", "validation_fraction=0.25", "--name", "intents")
     assert made["labels"] == ["x", "y"]
     assert made["name"] == "intents"
-    assert [d["id"] for d in answer(environment, "dataset", "list")] == [made["id"]]
+    assert made["id"] in [dataset["id"] for dataset in answer(environment, "dataset", "list")]
     assert answer(environment, "dataset", "show", made["id"]) == made
     assert "intents" in bertune(environment, "dataset", "list").stdout
-    assert "x" in bertune(environment, "dataset", "show", made["id"]).stdout
+    shown = bertune(environment, "dataset", "show", made["id"]).stdout
+    assert "duplicate 1" in shown
+    assert "warning: 1 of 41 train rows were dropped, as text and label stood there" in shown
 
     unknown = bertune(environment, *add, "--option", "colour=red", code=1)
     assert "colour" in unknown.stderr
+
+
+# Output
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """The path of every command that there is."""
+    for info in app.registered_commands:
+        yield (str(info.name),)
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        for info in group.typer_instance.registered_commands:
+            assert info.callback is not None
+            yield (str(group.name), info.name or info.callback.__name__)
+
+
+@pytest.mark.parametrize("path", list(commands()), ids=" ".join)
+def test_every_command_that_answers_has_json_and_quiet(path: tuple[str, ...]) -> None:
+    said = bertune(clean_environment(), *path, "--help").stdout
+    answers = path not in {("up",), ("serve",), ("worker",)}
+    assert ("--json" in said, "--quiet" in said) == (answers, answers)
+
+
+def test_quiet_says_ids_and_states_alone_and_json_stays_whole(
+    environment: Environment, spec: Path
+) -> None:
+    submitted = bertune(environment, "submit", spec, "--quiet")
+    study = answer(environment, "show", "tickets")
+    assert (submitted.stdout, submitted.stderr) == (f"{study['id']}\n", "")
+    for arguments, said in (
+        (("studies",), f"{study['id']}\n"),
+        (("show", "tickets"), "queued\n"),
+        (("show", "tickets", 1), "queued\n"),
+        (("trials", "tickets"), "0\n1\n2\n"),
+        (("validate", spec), ""),
+        (("pause", "tickets"), ""),
+        (("resume", "tickets"), ""),
+        (("extend", "tickets", 1), ""),
+        (("dataset", "show", study["dataset"]), f"{study['dataset']}\n"),
+        (("cancel", "tickets"), ""),
+    ):
+        quiet = bertune(environment, *arguments, "-q")
+        assert (quiet.stdout, quiet.stderr) == (said, ""), arguments
+    watched = bertune(environment, "watch", "tickets", "-q", code=1)
+    assert (watched.stdout, watched.stderr) == ("cancelled\n", "")
+    both = bertune(environment, "submit", spec, "--json", "--quiet")
+    assert json.loads(both.stdout)["name"] == "tickets"
+    assert both.stderr == ""
+    loud = bertune(environment, "submit", spec, "--json")
+    assert json.loads(loud.stdout)["name"] == "tickets"
+    assert "Uploaded tickets.csv" in loud.stderr
+    assert bertune(environment, "delete", "tickets", "--yes", "-q").stdout == ""
+
+
+def test_a_reader_that_stops_reading_ends_the_command_without_a_word(
+    environment: Environment, spec: Path
+) -> None:
+    answer(environment, "submit", spec)
+    for arguments in ("studies", "studies --json", "trials tickets -q", "--help"):
+        command = f"{sys.executable} -m service.cli {arguments} | true; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(
+            ["bash", "-c", command],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+        assert done.stderr == "", arguments
+        assert done.stdout == ("1\n" if arguments == "--help" else "141\n")  # typer's, ours
+
+
+def test_colours_are_left_out_where_nobody_wants_them(environment: Environment, spec: Path) -> None:
+    answer(environment, "submit", spec)
+    forced = {**environment, "FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    assert "\x1b[2mqueued" in bertune(forced, "studies").stdout
+    assert "\x1b[3" not in bertune({**forced, "NO_COLOR": "1"}, "studies").stdout
+    assert "\x1b" not in bertune(environment, "studies").stdout
+    assert "\x1b" not in bertune(forced, "studies", "--json").stdout
+
+
+def test_a_matrix_is_folded_to_as_many_classes_as_wanted_and_saved_whole(
+    environment: Environment, fake_worker: None, spec: Path, tmp_path: Path
+) -> None:
+    labels = [f"intent_{i:02}" for i in range(30)]
+    lines = [f"text {i} about {labels[i % 30]},{labels[i % 30]}" for i in range(300)]
+    (spec.parent / "data" / "tickets.csv").write_text("\n".join(["text,label", *lines]))
+    text = SPEC.replace("test: data/test.csv, ", "").replace("n_trials: 3", "n_trials: 1")
+    spec.write_text(text)
+    bertune(environment, "submit", spec, "--watch")
+    fitted = bertune({**environment, "COLUMNS": "80", "FORCE_COLOR": "1"}, "confusion", "tickets")
+    assert "+ 18 more classes" in fitted.stdout
+    two = bertune(environment, "confusion", "tickets", "--classes", 2).stdout
+    assert "+ 28 more classes" in two
+    whole = bertune(environment, "confusion", "tickets", "--all").stdout
+    assert "more classes" not in whole
+    assert all(f"{i} {label}" in whole or label in whole for i, label in enumerate(labels, 1))
+    bertune(environment, "confusion", "tickets", "--all", "--classes", 2, code=2)
+
+    svg, table = tmp_path / "matrix.svg", tmp_path / "new" / "matrix.csv"
+    assert str(svg) in bertune(environment, "confusion", "tickets", "--save", svg).stderr
+    bertune(environment, "confusion", "tickets", "--save", table, "-q")
+    assert svg.read_text().startswith("<svg")
+    assert len(table.read_text().splitlines()) == 31
+    again = bertune(environment, "confusion", "tickets", "--save", svg, code=2)
+    assert "exists already" in again.stderr
+    odd = bertune(environment, "confusion", "tickets", "--save", tmp_path / "matrix.doc", code=2)
+    assert ".csv, .svg, .json" in odd.stderr
 
 
 # Errors
@@ -372,13 +417,6 @@ def test_a_wrong_spec_is_refused_before_anything_is_sent(
     # No server is needed to hear of it.
     refused = bertune(clean_environment(BERTUNE_SERVER=nowhere()), "submit", spec, code=2)
     assert message in refused.stderr
-
-
-def nowhere() -> str:
-    """An address on which nothing listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
 @pytest.mark.parametrize(
@@ -407,13 +445,31 @@ def test_an_unreachable_server_exits_with_3_and_says_what_to_do() -> None:
 
 def test_what_the_server_refuses_exits_with_1(environment: Environment, spec: Path) -> None:
     absent = bertune(environment, "show", "absent", code=1)
-    assert "No study has the id or name 'absent'." in absent.stderr
+    assert "No study has the id or name 'absent'. 'bertune studies' lists" in absent.stderr
     no_key = bertune({**environment, "BERTUNE_KEY": "wrong"}, "studies", code=1)
     assert "BERTUNE_KEY" in no_key.stderr
     spec.write_text(SPEC.replace("low: 1e-4", "low: 1"))
     inverted = bertune(environment, "submit", spec, code=1)
     assert "inverted_range" in inverted.stderr
     assert "search_space.learning_rate" in inverted.stderr
+
+
+def test_a_name_that_is_not_there_is_answered_with_what_was_near(
+    environment: Environment, spec: Path
+) -> None:
+    study = answer(environment, "submit", spec)
+    for command in ("show", "watch", "trials", "confusion", "best", "pause", "resume", "cancel"):
+        wrong = bertune(environment, command, "tikcets", code=1)
+        assert "Did you mean 'tickets'? 'bertune studies' lists them." in wrong.stderr
+        assert wrong.stdout == ""
+    begun = bertune(environment, "show", study["id"][:6], code=1)
+    assert f"Did you mean '{study['id']}'?" in begun.stderr
+    number = bertune(environment, "show", "tickets", 9, code=1)
+    assert "no trial 9; it has 0 to 2. 'bertune trials" in number.stderr
+    data = bertune(environment, "dataset", "show", "help-desk", code=1)
+    assert "Did you mean 'help desk'? 'bertune dataset list' lists them." in data.stderr
+    assert answer(environment, "dataset", "show", "help desk")["name"] == "help desk"
+    assert "Did you mean 'studies'?" in bertune(environment, "studis", code=2).stderr
 
 
 def test_a_broken_setting_is_named_by_its_variable() -> None:
@@ -443,7 +499,7 @@ def test_help_is_quick_because_it_loads_no_heavy_library() -> None:
 
 def test_keys_are_made_listed_and_revoked_on_the_servers_machine(tmp_path: Path) -> None:
     home = clean_environment(BERTUNE_HOME=str(tmp_path / "home"))
-    assert "0002" in bertune(home, "db", "upgrade").stdout
+    assert f"Schema {head_revision()} " in bertune(home, "db", "upgrade").stdout
     assert "as it was" in bertune(home, "db", "upgrade").stdout
     secret = bertune(home, "keys", "create", "ci").stdout.strip()
     assert secret.startswith("bt_")
@@ -459,20 +515,27 @@ def test_a_database_that_does_not_answer_exits_with_3(tmp_path: Path) -> None:
     port = nowhere().rpartition(":")[2]
     url = f"postgresql+psycopg://nobody@127.0.0.1:{port}/none"
     home = clean_environment(BERTUNE_HOME=str(tmp_path), BERTUNE_DATABASE_URL=url)
-    assert "database does not answer" in bertune(home, "serve", "--port", 0, code=3).stderr
+    assert "database does not answer" in bertune(home, "keys", "list", code=3).stderr
     doctor = json.loads(bertune(home, "doctor", "--json", code=1).stdout)
     assert {finding["level"] for finding in doctor if "database" in finding["subject"]} == {"fail"}
 
 
-def test_doctor_finds_a_working_server(environment: Environment, tmp_path: Path) -> None:
-    home = {**environment, "BERTUNE_HOME": str(tmp_path / "home")}
-    findings = json.loads(bertune(home, "doctor", "--json").stdout)
+def test_doctor_looks_at_everything_and_says_what_to_do(
+    environment: Environment, cli_home: Path
+) -> None:
+    home = {**environment, "BERTUNE_HOME": str(cli_home)}
+    findings = answer(home, "doctor")
     levels = {finding["subject"]: finding["level"] for finding in findings}
-    assert levels["python"] == "ok"
-    assert levels["sqlite database"] == "ok"
-    server = next(finding for finding in findings if finding["subject"] == "server")
-    assert "no workers" in server["detail"]
+    assert [*levels][:2] == ["python", "torch"]
+    assert {"gpu", "disk", "workers"} < levels.keys()
+    assert {levels[well] for well in ("python", "sqlite database", "server", "key")} == {"ok"}
     assert all(finding["advice"] for finding in findings if finding["level"] != "ok")
+
+    refused = bertune({**home, "BERTUNE_KEY": "wrong"}, "doctor", "--quiet", code=1)
+    assert "fail key: " in refused.stdout
+    assert "bertune keys create" in refused.stdout
+    assert "python" not in refused.stdout  # quiet: it is well
+    assert refused.stderr == ""
 
 
 # Server and workers in one
@@ -542,7 +605,7 @@ def test_up_logs_a_browser_in_starts_workers_and_stops_everything_at_ctrl_c(
         assert browser.get(f"{url}/v1/workers").status_code == 200
 
     key = (tmp_path / "home" / "admin.key").read_text().strip()
-    with Client(url, key) as client:
+    with Api(url, key) as client:
         until(lambda: len(client.workers()) == 2, lambda: running.log)
     workers = children(running.process.pid)
     assert len(workers) == 2

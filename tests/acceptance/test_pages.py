@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 from real_parts import submit, tickets, until, working
 
-from studies import Client
+from studies.api import Api
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SCREENSHOTS = Path(__file__).parents[2] / "test-screenshots"
@@ -20,9 +20,9 @@ LOAD_MS = 30_000
 
 
 @pytest.fixture
-def study(real_server: tuple[str, str], tmp_path: Path) -> Iterator[tuple[Client, str]]:
+def study(real_server: tuple[str, str], tmp_path: Path) -> Iterator[tuple[Api, str]]:
     """A finished study of two trials, on a server that still runs."""
-    with Client(*real_server) as client, working(*real_server, tmp_path) as worker:
+    with Api(*real_server) as client, working(*real_server, tmp_path) as worker:
         study_id = submit(
             client,
             tickets(tmp_path),
@@ -46,7 +46,7 @@ def page() -> Iterator[Page]:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: install chromium")
 def test_matrices_and_learning_curves_stand_on_the_study_page_and_on_each_trials_page(
-    study: tuple[Client, str], page: Page
+    study: tuple[Api, str], page: Page
 ) -> None:
     client, study_id = study
     SCREENSHOTS.mkdir(exist_ok=True)
@@ -81,7 +81,7 @@ def test_matrices_and_learning_curves_stand_on_the_study_page_and_on_each_trials
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="no sqlite3 command on this machine")
 def test_the_readmes_queries_read_results_scores_and_the_matrix(
-    study: tuple[Client, str], tmp_path: Path
+    study: tuple[Api, str], tmp_path: Path
 ) -> None:
     client, study_id = study
     shown = []

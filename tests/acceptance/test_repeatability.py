@@ -7,7 +7,7 @@ from typing import Any
 
 from real_parts import serving, submit, tickets, until, working
 
-from studies import Client
+from studies.api import Api
 
 SPACE: dict[str, Any] = {
     "learning_rate": {"type": "float", "low": 1e-4, "high": 3e-3, "log": True},
@@ -17,18 +17,18 @@ SPACE: dict[str, Any] = {
 
 
 @contextmanager
-def fresh_home(folder: Path) -> Iterator[Client]:
+def fresh_home(folder: Path) -> Iterator[Api]:
     """A server and one worker that know nothing yet."""
     folder.mkdir()
     with (
         serving(folder / "home", folder) as server,
         working(*server, folder),
-        Client(*server) as client,
+        Api(*server) as client,
     ):
         yield client
 
 
-def run_study(client: Client, data: Path, name: str) -> list[tuple[Any, ...]]:
+def run_study(client: Api, data: Path, name: str) -> list[tuple[Any, ...]]:
     """Everything that each of four trials chose and measured."""
     study = submit(
         client,

@@ -2,41 +2,19 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from real_parts import Worker, submit, tickets, until
+from real_parts import StartWorker, Worker, is_dead, submit, tickets, until
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
 
 from model.vocabulary import save_tokenizer, train_wordpiece
-from studies import Client
+from service.worker.slot import CANCEL_GRACE_S
+from studies.api import Api
 
 
-@pytest.fixture
-def client(real_server: tuple[str, str]) -> Iterator[Client]:
-    with Client(*real_server) as client:
-        yield client
-
-
-StartWorker = Callable[..., Worker]
-
-
-@pytest.fixture
-def start(real_server: tuple[str, str], tmp_path: Path) -> Iterator[StartWorker]:
-    started: list[Worker] = []
-
-    def start(name: str = "w1", trainer: str | None = None) -> Worker:
-        started.append(Worker(*real_server, tmp_path, name, trainer))
-        return started[-1]
-
-    yield start
-    for worker in started:
-        worker.process.kill()
-        worker.process.wait(20)
-
-
-def trial_state(client: Client, study: str) -> Callable[[], tuple[str, int]]:
+def trial_state(client: Api, study: str) -> Callable[[], tuple[str, int]]:
     def state() -> tuple[str, int]:
         trial = client.trial(study, 0)
         return trial.state, trial.attempt
@@ -45,7 +23,7 @@ def trial_state(client: Client, study: str) -> Callable[[], tuple[str, int]]:
 
 
 def test_a_study_is_searched_by_a_worker_and_its_best_model_is_tested_once(
-    client: Client, start: StartWorker, tmp_path: Path
+    client: Api, start: StartWorker, tmp_path: Path
 ) -> None:
     (tmp_path / "held-out").mkdir()
     test = tickets(tmp_path / "held-out", rows=30)
@@ -83,9 +61,9 @@ def test_a_study_is_searched_by_a_worker_and_its_best_model_is_tested_once(
 
 
 def test_a_model_folder_of_the_server_reaches_a_worker_by_its_hashes(
-    client: Client, start: StartWorker, tmp_path: Path
+    client: Api, start: StartWorker, models: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "models" / "small-bert"
+    folder = models / "small-bert"
     config = BertConfig(
         vocab_size=200,
         hidden_size=32,
@@ -106,7 +84,7 @@ def test_a_model_folder_of_the_server_reaches_a_worker_by_its_hashes(
 
 
 def test_sigterm_hands_the_trial_to_the_next_worker_unharmed(
-    client: Client, start: StartWorker, tmp_path: Path
+    client: Api, start: StartWorker, tmp_path: Path
 ) -> None:
     study = submit(client, tickets(tmp_path, "deaf"))
     state = trial_state(client, study)
@@ -122,7 +100,7 @@ def test_sigterm_hands_the_trial_to_the_next_worker_unharmed(
 
 
 def test_a_trainer_that_is_killed_costs_one_attempt(
-    client: Client, start: StartWorker, tmp_path: Path
+    client: Api, start: StartWorker, tmp_path: Path
 ) -> None:
     study = submit(client, tickets(tmp_path, "wait"))
     state = trial_state(client, study)
@@ -136,7 +114,7 @@ def test_a_trainer_that_is_killed_costs_one_attempt(
 
 
 def test_a_trial_whose_trainer_always_dies_is_given_up_and_the_study_ends(
-    client: Client, start: StartWorker, tmp_path: Path
+    client: Api, start: StartWorker, tmp_path: Path
 ) -> None:
     study = submit(client, tickets(tmp_path, "die"))
     worker = start(trainer="fake_trainer")
@@ -149,7 +127,7 @@ def test_a_trial_whose_trainer_always_dies_is_given_up_and_the_study_ends(
 
 
 def test_a_worker_that_froze_past_its_lease_is_fenced_and_its_trainer_killed(
-    client: Client, start: StartWorker, tmp_path: Path
+    client: Api, start: StartWorker, tmp_path: Path
 ) -> None:
     study = submit(client, tickets(tmp_path, "deaf"))
     state = trial_state(client, study)
@@ -168,7 +146,7 @@ def test_a_worker_that_froze_past_its_lease_is_fenced_and_its_trainer_killed(
 
 
 def test_a_cancelled_study_stops_its_trainer_which_stays_for_the_next(
-    client: Client, start: StartWorker, tmp_path: Path
+    client: Api, start: StartWorker, tmp_path: Path
 ) -> None:
     study = submit(client, tickets(tmp_path, "wait"))
     worker = start(trainer="fake_trainer")
@@ -182,6 +160,23 @@ def test_a_cancelled_study_stops_its_trainer_which_stays_for_the_next(
     assert client.study(study).state == "cancelled"
 
 
+def test_a_cancelled_trials_trainer_that_does_not_react_is_killed_and_replaced(
+    client: Api, start: StartWorker, tmp_path: Path
+) -> None:
+    study = submit(client, tickets(tmp_path / "deaf", "deaf"))
+    worker = start(trainer="fake_trainer")
+    until(lambda: "deaf from here on" in worker.log, lambda: worker.log)
+    [deaf] = worker.trainer_pids()
+    client.cancel(study)
+    until(lambda: is_dead(deaf), lambda: worker.log, within_s=CANCEL_GRACE_S + 10)
+    following = submit(client, tickets(tmp_path / "next"))
+    until(lambda: client.study(following).state == "completed", lambda: worker.log)
+    assert [deaf] == worker.trainer_pids()[:-1]
+    trial = client.trial(study, 0)
+    assert (trial.state, trial.attempt) == ("cancelled", 1)
+    assert client.trial(following, 0).attempt == 1
+
+
 def test_a_worker_with_a_wrong_key_says_so_and_ends(
     real_server: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -189,11 +184,3 @@ def test_a_worker_with_a_wrong_key_says_so_and_ends(
     assert worker.process.wait(60) == 1
     assert "refuses this worker" in worker.log
     assert "Traceback" not in worker.log
-
-
-def is_dead(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return True
-    return state in "ZX"

@@ -45,6 +45,15 @@ def test_a_trial_is_trained_reported_and_finished(server: LeaseServer, start: St
     assert b"this line must not reach the pipe" in server.uploads["train.log"]
 
 
+def test_renewals_tell_what_the_trial_is_at(server: LeaseServer, start: StartAgent) -> None:
+    server.on_renew = lambda body: "keep_model" if body["value"] else "continue"
+    server.add_lease("t1")
+    start(until_idle_s=0).exit_status()
+    assert server.end()[1] == "result"
+    first = next(body for body in server.renewals if body["reports"])
+    assert first["stage"] == {"name": "training", "done": 0, "total": 30, "unit": "steps"}
+
+
 def test_a_model_that_is_not_the_best_is_not_uploaded(
     server: LeaseServer, start: StartAgent
 ) -> None:
@@ -202,6 +211,19 @@ def test_sigterm_gives_the_trial_back(server: LeaseServer, start: StartAgent) ->
     assert server.end() == ("t1", "release", {"reason": "stopping"})
     assert worker.process.wait(10) == 0
     assert is_gone(worker.trainer_pid())
+
+
+def test_sigterm_ends_a_worker_whose_server_fails_on_every_call(
+    server: LeaseServer, start: StartAgent
+) -> None:
+    server.add_lease("t1", "deaf")
+    worker = start()
+    worker.await_line("deaf from here on")
+    server.status = 500
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.process.wait(10) == 0
+    assert is_gone(worker.trainer_pid())
+    assert "trial t1 not released" in worker.log
 
 
 def test_sigterm_ends_an_idle_worker(server: LeaseServer, start: StartAgent) -> None:

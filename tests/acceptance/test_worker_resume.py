@@ -6,18 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from real_parts import Worker, submit, tickets, until
 
-from studies import Client
+from studies.api import Api
+from studies.wire.leases import checkpoint_name
 
+CHECKPOINT = checkpoint_name(1)
 TRAINING = {"epochs": 8, "max_length": 16, "batch_size": 8, "dropout": 0.2}
-
-
-@pytest.fixture
-def client(real_server: tuple[str, str]) -> Iterator[Client]:
-    with Client(*real_server) as client:
-        yield client
 
 
 @contextmanager
@@ -32,11 +29,19 @@ def working(url: str, key: str, folder: Path, name: str) -> Iterator[Worker]:
         worker.process.wait(20)
 
 
+def artifacts(url: str, key: str, study: str) -> set[str]:
+    """The names of the files that the study's first trial has at the server."""
+    answer = httpx.get(
+        f"{url}/v1/studies/{study}/trials/0/artifacts", headers={"Authorization": f"Bearer {key}"}
+    )
+    return {artifact["name"] for artifact in answer.raise_for_status().json()["items"]}
+
+
 def log_of(worker: Worker) -> Callable[[], str]:
     return lambda: worker.log
 
 
-def figures(client: Client, study: str) -> dict[str, Any]:
+def figures(client: Api, study: str) -> dict[str, Any]:
     """Everything that training decided."""
     trial = client.trial(study, 0)
     return {
@@ -50,13 +55,13 @@ def figures(client: Client, study: str) -> dict[str, Any]:
 
 
 def test_sigterm_in_mid_trial_and_another_worker_give_the_same_result_as_no_disturbance(
-    client: Client, real_server: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Api, each_server: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve on a busy machine
     data = tickets(tmp_path, rows=120)
     studies = [submit(client, data, name=name, training=TRAINING) for name in ("a", "b")]
     disturbed, undisturbed = studies
-    first = Worker(*real_server, tmp_path, "w1", None)
+    first = Worker(*each_server, tmp_path, "w1", None)
     second: Worker | None = None
     try:
         until(lambda: client.trial(disturbed, 0).epochs, log_of(first))
@@ -65,7 +70,7 @@ def test_sigterm_in_mid_trial_and_another_worker_give_the_same_result_as_no_dist
         held = client.trial(disturbed, 0)
         assert (held.state, held.attempt) == ("queued", 1), first.log
 
-        second = Worker(*real_server, tmp_path, "w2", None)
+        second = Worker(*each_server, tmp_path, "w2", None)
         until(lambda: all(client.study(study).finished_at for study in studies), log_of(second))
         until(lambda: not list((tmp_path / "cache" / "checkpoints").iterdir()), log_of(second))
     finally:
@@ -83,14 +88,15 @@ def test_sigterm_in_mid_trial_and_another_worker_give_the_same_result_as_no_dist
 
 
 def test_a_dead_workers_trial_goes_on_elsewhere_from_the_checkpoint_at_the_server(
-    client: Client, real_server: tuple[str, str], tmp_path: Path
+    client: Api, each_server: tuple[str, str], tmp_path: Path
 ) -> None:
     data = tickets(tmp_path, "wait once")
     study = submit(client, data, checkpoint={"upload": True}, training={"epochs": 3})
-    with working(*real_server, tmp_path / "one", "w1") as first:
+    with working(*each_server, tmp_path / "one", "w1") as first:
         until(lambda: "trainer: waiting" in first.log, log_of(first))
+        until(lambda: CHECKPOINT in artifacts(*each_server, study), log_of(first))
         first.process.kill()
-    with working(*real_server, tmp_path / "two", "w2") as second:
+    with working(*each_server, tmp_path / "two", "w2") as second:
         until(lambda: client.study(study).finished_at, log_of(second))
     attempts = client.trial(study, 0).attempts
     assert [attempt.outcome for attempt in attempts] == ["lost", "completed"]
@@ -99,10 +105,10 @@ def test_a_dead_workers_trial_goes_on_elsewhere_from_the_checkpoint_at_the_serve
 
 
 def test_a_preempted_study_goes_on_where_it_stood_on_the_trainer_that_stayed(
-    client: Client, real_server: tuple[str, str], tmp_path: Path
+    client: Api, each_server: tuple[str, str], tmp_path: Path
 ) -> None:
     study = submit(client, tickets(tmp_path, "wait once"))
-    with working(*real_server, tmp_path, "w1") as worker:
+    with working(*each_server, tmp_path, "w1") as worker:
         until(lambda: "trainer: waiting" in worker.log, log_of(worker))
         client.pause(study, "preempt")
         until(lambda: client.trial(study, 0).state == "queued", log_of(worker))

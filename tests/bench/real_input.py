@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from studies import Client
+from studies.api import Api
 
 SPACE: dict[str, dict[str, Any]] = {
     "subj": {
@@ -33,7 +33,7 @@ WANTED = {"subj": 0.93, "banking77": 0.85}
 TRIALS = 4
 
 
-def run_study(client: Client, name: str, folder: Path, model: str) -> str:
+def run_study(client: Api, name: str, folder: Path, model: str) -> str:
     """Upload, submit and wait; return the study's id."""
     dataset = client.upload_dataset(
         folder / "train.csv", folder / "dev.csv", folder / "test.csv", name=name
@@ -52,7 +52,7 @@ def run_study(client: Client, name: str, folder: Path, model: str) -> str:
     return study.id
 
 
-def check_matrices(client: Client, study_id: str, validation_rows: int) -> list[str]:
+def check_matrices(client: Api, study_id: str, validation_rows: int) -> list[str]:
     """What is wrong with the confusion matrices of the completed trials, in sentences."""
     faults = []
     for row in client.trials(study_id):
@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument("--model", default="local:minilm")
     arguments = parser.parse_args()
     rows, faults = [], []
-    with Client() as client:
+    with Api() as client:
         for name in SPACE:
             started = time.perf_counter()
             study_id = run_study(client, name, arguments.data / name, arguments.model)

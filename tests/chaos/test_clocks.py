@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from service.store.database import Database
 from service.store.tables import Trial
-from studies import Client
+from studies.api import Api
 
 HOUR_S = 3600.0
 SLACK_S = 5.0
@@ -60,5 +60,5 @@ def check_servers(house: House, database: Database) -> None:
 
 
 def states_of_workers(house: House, port: int) -> dict[str, str]:
-    with Client(f"http://127.0.0.1:{port}", house.key) as client:
+    with Api(f"http://127.0.0.1:{port}", house.key) as client:
         return {worker.name: worker.state for worker in client.workers()}

@@ -1,28 +1,27 @@
 """What a 2xx said is there after a SIGKILL of the server, and a key sent often makes one study."""
 
 import json
-import os
-import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chaos.house import House, open_house
 from chaos.nursery import Nursery
+from chaos.requests import kill_at_once, send
 from real_parts import tickets, until
 from sqlalchemy import func, select
 
 from service.store.database import Database
 from service.store.tables import Study
-from studies import Client, StudySpec
+from studies.api import Api
+from studies.spec import StudySpec
 
 POSTS = 50
-ANSWER_S = 60.0
 
 
 @pytest.fixture
@@ -30,26 +29,6 @@ def house(kind: str, database: Database, processes: Nursery, tmp_path: Path) -> 
     """On PostgreSQL two servers."""
     with open_house(processes, tmp_path, database, servers=2 if kind == "postgresql" else 1) as it:
         yield it
-
-
-def send(
-    house: House, port: int, method: str, path: str, body: bytes = b"", **headers: str
-) -> tuple[int, Any]:
-    """One request on a connection of its own; returns with the last byte of the answer."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_S)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    try:
-        own = {"Authorization": f"Bearer {house.key}", "Content-Type": "application/json"}
-        connection.request(method, path, body, {**own, **named})
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
-    finally:
-        connection.close()
-
-
-def kill_at_once(house: House, port: int) -> None:
-    os.kill(house.servers[port].pid, signal.SIGKILL)
-    house.kill_server(port)  # reaps it
 
 
 def multipart(content: bytes) -> tuple[bytes, str]:
@@ -76,7 +55,7 @@ def test_what_was_answered_is_whole_after_the_server_was_killed(
     study = answered("POST", "/v1/studies", json.dumps(spec).encode())
     cancelled = answered("POST", f"/v1/studies/{study['id']}/cancel")
 
-    with Client(f"http://127.0.0.1:{port}", house.key) as client:
+    with Api(f"http://127.0.0.1:{port}", house.key) as client:
         assert client.dataset(dataset["id"]).model_dump(mode="json") == dataset
         found = client.study(study["id"])
         assert found.model_dump(mode="json") == cancelled
@@ -116,14 +95,14 @@ def post_at_once(house: House, bodies: list[bytes], key: str, port_of: Callable[
 
 
 def submitted(house: House, name: str) -> list[str]:
-    with Client(f"http://127.0.0.1:{house.ports[0]}", house.key) as client:
+    with Api(f"http://127.0.0.1:{house.ports[0]}", house.key) as client:
         return [study.id for study in client.studies() if study.name == name]
 
 
 def test_fifty_posts_of_one_key_make_one_study_and_another_body_is_refused(
     house: House, tmp_path: Path
 ) -> None:
-    with Client(f"http://127.0.0.1:{house.ports[0]}", house.key) as client:
+    with Api(f"http://127.0.0.1:{house.ports[0]}", house.key) as client:
         dataset = client.upload_dataset(tickets(tmp_path)).id
     one, other = (json.dumps({"name": name, "dataset": dataset}).encode() for name in "ab")
 
@@ -149,7 +128,7 @@ def test_fifty_posts_of_one_key_make_one_study_though_the_server_is_killed_among
     house: House, database: Database, tmp_path: Path
 ) -> None:
     port = house.ports[0]
-    with Client(f"http://127.0.0.1:{port}", house.key) as client:
+    with Api(f"http://127.0.0.1:{port}", house.key) as client:
         dataset = client.upload_dataset(tickets(tmp_path)).id
     body = json.dumps({"name": "once", "dataset": dataset}).encode()
 

@@ -65,7 +65,7 @@ def test_the_kept_weights_are_off_the_card_and_evaluate_alike(
     assert result.trained is not None
     assert {tensor.device.type for tensor in result.trained.weights.values()} == {"cpu"}
     result.save(tmp_path / "saved")
-    again = evaluate(tmp_path / "saved", data.validation, data.labels, max_length=16, device=CUDA)
+    again = evaluate(tmp_path / "saved", data.validation, data.labels, CONFIG, device=CUDA)
     assert again.metrics["loss"] == pytest.approx(result.metrics["loss"], abs=0.01)
 
 

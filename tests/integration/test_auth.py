@@ -99,6 +99,13 @@ def test_health_readiness_and_the_login_page_are_open(stranger: TestClient) -> N
         assert stranger.get(path).status_code == 200
 
 
+def test_the_schemas_are_open_to_editors_which_send_no_key(stranger: TestClient) -> None:
+    for path, name in (("study", "StudySpec"), ("schedule", "ScheduleSpec")):
+        answer = stranger.get(f"/v1/schemas/{path}.json")
+        assert answer.headers["content-type"] == "application/schema+json"
+        assert answer.json()["title"] == name
+
+
 @pytest.mark.parametrize(
     "value", ["", "Bearer", "Bearer ", "Bearer wrong", "Basic {key}", "{key}", "Bearer {key}x"]
 )

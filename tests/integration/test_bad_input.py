@@ -141,7 +141,7 @@ BAD_SPECS: list[tuple[str, dict[str, Any], str, list[str | int]]] = [
     ("an unsupported model", {"model": "local:gpt"}, "unsupported_model", ["model"]),
     ("a hub model out of reach", {"model": "bert-base-uncased"}, "model_unavailable", ["model"]),
     ("no model name at all", {"model": "what is this?"}, "unknown_model", ["model"]),
-    ("another task", {"task": "regression"}, "unsupported_task", ["task"]),
+    ("another task", {"task": "regression"}, "wrong_task", ["task"]),
     ("unknown metric", {"objective": {"metric": "f7"}}, "unknown_metric", ["objective", "metric"]),
     (
         "the wrong direction",

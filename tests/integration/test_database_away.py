@@ -23,7 +23,7 @@ from service.store.clock import now_s
 from service.store.database import Database
 from service.store.outage import NOTICED_S
 from service.store.tables import ServerPulse, Trial
-from studies import optuna_database, postgresql
+from studies import postgresql, sqlite
 from studies.wire.leases import LeaseRequest
 
 AWAY = (503, "database_unavailable")
@@ -259,8 +259,7 @@ def either(
     if kind == "postgresql":
         yield request.getfixturevalue("behind_proxy")
         return
-    monkeypatch.setattr("service.store.database.SQLITE_BUSY_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(optuna_database, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.2)
     database: Database = request.getfixturevalue("database")
     with serving(database, tmp_path / "home", reconcile_s=3600) as api:
         yield Dut(api, database), None

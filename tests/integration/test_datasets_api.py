@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from api_server import TICKETS, ApiServer, serving
 
+from model.splits import split_positions
+from service.intake.held_out import divide
 from service.routes.cursors import encode_cursor
 from service.store.database import Database
+from service.store.tables import Dataset
 
 
 @pytest.fixture
@@ -33,11 +36,17 @@ def test_an_upload_answers_what_the_reader_found(api: ApiServer) -> None:
     assert dataset["name"] == "My data"
     assert dataset["task"] == "single_label"
     assert dataset["columns"] == {"text_a": "text", "text_b": None, "label": "label"}
-    assert dataset["rows"] == {"train": 6}
+    assert dataset["rows"] == {"train": 5}
+    assert dataset["dropped"] == {"train": {"missing": 1, "duplicate": 1}}
     assert dataset["labels"] == ["x", "y"]
-    assert dataset["label_counts"] == {"train": {"x": 3, "y": 3}}
-    assert dataset["missing"] == {"train": {"text": 1, "label": 0}}
+    assert dataset["label_counts"] == {"train": {"x": 2, "y": 3}}
+    assert dataset["missing"]["train"] == {"text": 1, "label": 0, "group": 0, "date": 0, "field": 0}
     assert dataset["duplicates"] == {"train": 1}
+    assert dataset["options"]["missing"] == "drop"
+    assert (
+        "1 of 7 train rows were dropped, as text and label stood there before."
+        in (dataset["warnings"])
+    )
     assert dataset["words"]["max"] == 3
     assert dataset["created_at"].endswith("Z")
     assert set(dataset["files"]) == {"train"}
@@ -130,14 +139,6 @@ def test_a_cursor_that_no_list_gave_is_refused(api: ApiServer, cursor: str) -> N
     assert answer.json()["where"] == ["query", "cursor"]
 
 
-def test_a_hub_data_set_is_refused_with_a_word_on_what_to_do(api: ApiServer) -> None:
-    answer = api.client.post("/v1/datasets", json={"hub": "org/name"})
-    assert answer.status_code == 422
-    assert answer.json()["error"] == "hub_not_built"
-    assert "upload" in answer.json()["detail"]
-    assert answer.json()["where"] == ["body", "hub"]
-
-
 def test_an_upload_beyond_the_limit_is_refused_and_leaves_nothing(
     database: Database, tmp_path: Path
 ) -> None:
@@ -222,3 +223,47 @@ def test_a_big_upload_streams_through_in_blocks(api: ApiServer) -> None:
     assert len(text) > 3 << 20  # several blocks of the writer
     dataset_id = api.upload(text)
     assert api.get(f"/v1/datasets/{dataset_id}")["rows"] == {"train": 100_000}
+
+
+def test_texts_made_of_columns_and_splits_by_group_reach_validate_and_every_study(
+    api: ApiServer,
+) -> None:
+    lines = [
+        {"body": f"note {k}", "meta": {"from": "ann"}, "who": f"c{k // 3}", "label": "xy"[k % 2]}
+        for k in range(30)
+    ]
+    files = {"train": ("t.jsonl", "\n".join(map(json.dumps, lines)))}
+    options = {"template": "[from] {meta.from} [text] {body}", "group": "who"}
+    answer = api.client.post("/v1/datasets", files=files, data={"options": json.dumps(options)})
+    assert answer.status_code == 201, answer.text
+    dataset = answer.json()
+    assert dataset["columns"]["text_a"] == options["template"]
+    assert dataset["columns"]["group"] == "who"
+    spec = {"name": "x", "dataset": dataset["id"], "seed": 3}
+    found = api.client.post("/v1/studies/validate", json=spec).json()
+    assert found["splits"] == {"train": 24, "validation": 6}
+    api.submit(**spec)
+    with api.context.database.reading() as session:
+        stored = session.get_one(Dataset, dataset["id"])
+        rows = divide(api.context.folders, stored, seed=3)
+    groups = [{int(k) // 3 for k in part} for part in split_positions(rows)]
+    assert [len(part) for part in split_positions(rows)] == [24, 6, 0]
+    assert not groups[0] & groups[1]
+
+
+def test_several_text_columns_are_named_by_a_list_and_a_wrong_option_by_its_name(
+    api: ApiServer,
+) -> None:
+    files = {
+        "train": ("t.csv", "a,b,label\n" + "".join(f"{k},t,{'xy'[k % 2]}\n" for k in range(8)))
+    }
+    dataset = api.client.post(
+        "/v1/datasets", files=files, data={"options": '{"text": ["a", "b"], "separator": ": "}'}
+    ).json()
+    assert dataset["columns"]["text_a"] == "a + b"
+    assert dataset["options"]["text"] == ["a", "b"]
+    assert api.get(f"/v1/datasets/{dataset['id']}") == dataset
+    for options, where in (('{"text": 3}', "text"), ('{"missing": "mark"}', "missing")):
+        answer = api.client.post("/v1/datasets", files=files, data={"options": options})
+        assert answer.status_code == 422
+        assert answer.json()["where"] == ["body", "options", where]

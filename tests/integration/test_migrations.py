@@ -8,10 +8,11 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from builders import EPOCH_TIME, make_study
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from service.store import schema
+from service.store.artifacts import put_artifact
 from service.store.database import Database
 from service.store.schema import (
     VERSION_TABLE,
@@ -20,7 +21,8 @@ from service.store.schema import (
     head_revision,
     upgrade,
 )
-from service.store.tables import Base, Study
+from service.store.studies import disk_bytes_of
+from service.store.tables import Base, Study, Trial
 from studies.optuna_adapter import OptunaAdapter
 
 
@@ -93,6 +95,22 @@ def test_a_running_study_of_the_first_version_goes_on_with_the_time_it_has_used(
         }
     began_s = EPOCH_TIME.timestamp()  # 2026-01-01, as seconds since 1970
     assert clocks == {"running": began_s, "queued": None, "completed": None}
+
+
+def test_files_of_an_earlier_version_count_toward_their_studies(
+    empty_database: Database,
+) -> None:
+    upgrade(empty_database)
+    studies = [make_study(empty_database, n_trials=2) for _ in range(2)]
+    with empty_database.transaction() as session:
+        for bytes_, study_id in enumerate(studies, start=1):
+            for trial in session.scalars(select(Trial).where(Trial.study_id == study_id)):
+                put_artifact(session, trial, "train.log", sha256="a" * 64, size_bytes=bytes_)
+    migrate_to(empty_database, "0002")
+    upgrade(empty_database)
+    assert differences(empty_database) == []
+    with empty_database.reading() as session:
+        assert disk_bytes_of(session, studies) == {studies[0]: 2, studies[1]: 4}
 
 
 def test_optunas_tables_beside_ours_disturb_neither(empty_database: Database) -> None:

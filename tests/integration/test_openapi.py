@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,12 @@ import pytest
 from api_server import ApiServer, serving
 from sqlalchemy.exc import OperationalError
 
+from service.schedules.fire_times import check_timing, time_zone
+from service.schedules.naming import Naming
+from service.schedules.template import fire_source, fire_study
 from service.store.database import Database
 from studies.spec import StudySpec
+from studies.wire.schedules import SchedulePatch, ScheduleSpec
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +72,24 @@ def test_the_document_holds_the_calls_that_the_design_names(document: dict[str, 
         "get /v1/studies/{study_id}/trials/{number}/log",
         "get /v1/studies/{study_id}/trials/{number}/artifacts",
         "get /v1/studies/{study_id}/best/model",
+        "post /v1/schedules",
+        "post /v1/schedules/validate",
+        "get /v1/schedules",
+        "get /v1/schedules/{schedule_id}",
+        "patch /v1/schedules/{schedule_id}",
+        "delete /v1/schedules/{schedule_id}",
+        "post /v1/schedules/{schedule_id}/run",
+        "get /v1/schedules/{schedule_id}/runs",
+        "post /v1/webhooks",
+        "get /v1/webhooks",
+        "get /v1/webhooks/{webhook_id}",
+        "patch /v1/webhooks/{webhook_id}",
+        "delete /v1/webhooks/{webhook_id}",
+        "post /v1/webhooks/{webhook_id}/test",
+        "get /v1/webhooks/{webhook_id}/deliveries",
+        "post /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver",
+        "get /v1/studies/{study_id}/events",
+        "get /v1/events",
         "get /v1/workers",
         "post /v1/workers/{worker_id}/stopped",
         "post /v1/leases",
@@ -93,7 +116,12 @@ def test_every_operation_id_is_unique(document: dict[str, Any]) -> None:
 
 
 def test_every_error_is_documented_with_the_one_error_body(document: dict[str, Any]) -> None:
-    keyless = {"get /healthz", "get /readyz"}
+    keyless = {
+        "get /healthz",
+        "get /readyz",
+        "get /v1/schemas/study.json",
+        "get /v1/schemas/schedule.json",
+    }
     for name, operation in operations(document).items():
         errors = {s: r for s, r in operation["responses"].items() if s >= "400"}
         if name not in keyless:
@@ -109,6 +137,22 @@ def test_every_example_of_a_study_is_a_valid_one(document: dict[str, Any]) -> No
     assert {"smallest", "full"} <= set(examples)
     for example in examples.values():
         StudySpec.model_validate(example["value"])
+
+
+def test_every_example_of_a_schedule_is_a_valid_one_and_so_is_its_study(
+    document: dict[str, Any],
+) -> None:
+    body = operations(document)["post /v1/schedules"]["requestBody"]
+    examples = body["content"]["application/json"]["examples"]
+    assert len(examples) == 3
+    for example in examples.values():
+        spec = ScheduleSpec.model_validate(example["value"])
+        check_timing(spec)
+        naming = Naming(datetime(2026, 3, 2, tzinfo=UTC), time_zone(spec), spec.name)
+        fire_study(spec, naming, "d1" if fire_source(spec, naming) else None)
+    patches = operations(document)["patch /v1/schedules/{schedule_id}"]["requestBody"]
+    for example in patches["content"]["application/json"]["examples"].values():
+        SchedulePatch.model_validate(example["value"])
 
 
 def test_an_upload_is_documented_as_a_form(document: dict[str, Any]) -> None:

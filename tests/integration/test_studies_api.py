@@ -61,7 +61,7 @@ def test_name_and_dataset_alone_make_a_study_with_every_default(api: ApiServer) 
     assert study["best"] is None
     assert study["test"] is None
     assert study["error"] is None
-    assert study["progress"] == {"done": 0, "total": 20, "eta_s": None}
+    assert study["progress"] == {"done": 0, "total": 20, "share": 0, "eta_s": None}
     assert study["objective"] == {"metric": "macro_f1", "direction": "maximize"}
     assert (study["dataset"], study["model"]) == (dataset, "scratch:tiny")
     assert (study["started_at"], study["finished_at"]) == (None, None)
@@ -209,7 +209,8 @@ def test_progress_counts_ended_trials_and_shares_the_rest_among_those_running(
         session.execute(update(Trial).where(two).values(state="running"))
         session.execute(update(Study).values(state="running"))
     # 6 trials are left at 6 s each, two at a time.
-    assert api.get(f"/v1/studies/{study}")["progress"] == {"done": 2, "total": 8, "eta_s": 18.0}
+    progress = {"done": 2, "total": 8, "share": 0.25, "eta_s": 18.0}
+    assert api.get(f"/v1/studies/{study}")["progress"] == progress
 
 
 def test_the_list_filters_by_state_and_label_and_pages_newest_first(api: ApiServer) -> None:
@@ -337,7 +338,8 @@ def test_validate_answers_lengths_truncation_and_defaults_and_stores_nothing(
     words = ["alpha beta gamma"] * 40 + [" ".join(["alpha", "beta", "gamma"] * 10)] * 10
     rows = "text,label\n" + "".join(f"{text},{'ab'[i % 2]}\n" for i, text in enumerate(words))
     files = {"train": ("t.csv", rows), "validation": ("v.csv", "text,label\nalpha new,a\n")}
-    dataset = api.client.post("/v1/datasets", files=files).json()["id"]
+    kept = {"options": '{"duplicates": "keep"}'}
+    dataset = api.client.post("/v1/datasets", files=files, data=kept).json()["id"]
     before = api.stored_rows()
     spec = {
         "name": "x",
@@ -349,7 +351,10 @@ def test_validate_answers_lengths_truncation_and_defaults_and_stores_nothing(
     found = answer.json()
     assert found["token_lengths"] == {"p50": 5, "p90": 32, "p95": 32, "p99": 32, "max": 32}
     assert found["truncated"] == {"5": 0.2, "31": 0.2, "32": 0.0}
+    # Of 42 pieces four texts have 3 and one has 30; two places are taken by special tokens.
+    assert found["lost_tokens"] == {"5": 0.6429, "31": 0.0238, "32": 0.0}
     assert found["unknown_share"] == 0.0
+    assert found["splits"] == {"train": 50, "validation": 1}
     assert found["resolved"]["training"]["learning_rate"] == 5e-4
     assert found["resolved"]["objective"] == {"metric": "macro_f1", "direction": "maximize"}
     assert found["resolved"]["sampler"]["name"] == "tpe"
@@ -374,12 +379,22 @@ def test_validate_warns_of_what_will_disappoint(api: ApiServer) -> None:
         "train": ("t.csv", TICKETS + "one of a kind,rare\n"),
         "validation": ("v.csv", "text,label\nplease refund number 0 today,money\n"),
     }
-    dataset = api.client.post("/v1/datasets", files=files).json()["id"]
+    kept = {"options": '{"duplicates": "keep"}'}
+    dataset = api.client.post("/v1/datasets", files=files, data=kept).json()["id"]
     spec = {
         "name": "x",
         "dataset": dataset,
-        "search_space": {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-3}},
-        "training": {"max_length": 4, "epochs": 1},
+        "search_space": {
+            "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-3},
+            "class_weighting": {"type": "categorical", "choices": ["none", "effective_number"]},
+        },
+        "training": {
+            "max_length": 4,
+            "epochs": 1,
+            "focal_gamma": 1.0,
+            "early_stopping_delta": 0.1,
+            "class_weighting_beta": 0.99,
+        },
         "budget": {"n_trials": 5, "max_parallel": 9},
     }
     answer = api.client.post("/v1/studies/validate", json=spec)
@@ -387,6 +402,9 @@ def test_validate_warns_of_what_will_disappoint(api: ApiServer) -> None:
     for sign in ("rare", "1 texts of validation", "cut even at max_length 4", "random", "prune"):
         assert sign in warnings
     assert "max_parallel 9" in warnings
+    assert "focal_gamma does nothing unless loss is focal" in warnings
+    assert "class_weighting_beta" not in warnings
+    assert "early_stopping_delta does nothing" in warnings
 
 
 def test_a_local_model_is_frozen_by_content_and_its_files_are_served(
@@ -421,6 +439,8 @@ def test_a_local_model_is_frozen_by_content_and_its_files_are_served(
         assert found["resolved"]["search_space"]["max_length"]["high"] == 40
         # "please", "number" and "today" are known, the word and the number between them are not.
         assert found["unknown_share"] == pytest.approx(0.4)
+        assert "does not know 40.0%" in " ".join(found["warnings"])
+        assert "does not know 40.0%" in " ".join(study["warnings"])
         (folder / "model.safetensors").write_bytes(b"other weights")
         gone = api.client.get(f"{base}/config.json")
         assert gone.status_code == 200
@@ -443,12 +463,14 @@ def test_a_hub_model_comes_from_the_local_hub_cache_when_there_is_no_network(
         "max_position_embeddings": 130, "vocab_size": 9, "pad_token_id": 1,
     }  # fmt: skip
     (snapshot / "config.json").write_text(json.dumps(config))
+    (snapshot / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "money"]))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with serving(database, tmp_path / "home") as api:
         study = api.submit(dataset=api.upload(), model="team/tiny")
         with api.context.database.reading() as session:
             facts = session.get_one(Study, study["id"]).model_facts
+    assert facts.pop("unknown_share") > 0.5
     assert facts == {
         "kind": "hub",
         "name": "team/tiny",
@@ -456,6 +478,7 @@ def test_a_hub_model_comes_from_the_local_hub_cache_when_there_is_no_network(
         "key": f"team/tiny@{commit}",
         "max_positions": 128,
         "model_type": "roberta",
+        "layers": 1,
         "files": [],
     }
 

@@ -121,6 +121,7 @@ class Recorded:
                 trial_id=self.trial_id,
                 attempt=attempt,
                 name=name,
+                study_id=self.study,
                 sha256=sha256,
                 bytes=len(content),
                 created_at=NOW,

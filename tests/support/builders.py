@@ -33,7 +33,11 @@ def make_dataset(database: Database, *, test_rows: bool = False) -> str:
                 name="tickets",
                 task="single_label",
                 options={"test_fraction": 0.0},
-                summary={"labels": LABELS},
+                summary={
+                    "labels": LABELS,
+                    "files": {split: {"sha256": "a" * 64, "bytes": 10} for split in splits},
+                    "rows": dict.fromkeys(splits, 30),
+                },
                 created_at=EPOCH_TIME,
             )
         )

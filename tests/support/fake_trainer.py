@@ -15,8 +15,9 @@ from typing import Any
 
 from model.data import read_examples
 from model.errors import InputError, TrainingError
+from model.progress import OnProgress
 from service.worker.checkpoints import finished_epochs
-from service.worker.pipe import Evaluate, Finished, Train
+from service.worker.pipe import OTHER_CHECKPOINT, Evaluate, Finished, Train
 from service.worker.trainer_loop import (
     OnCheckpoint,
     OnEpoch,
@@ -25,6 +26,9 @@ from service.worker.trainer_loop import (
     run_trainer,
 )
 from studies.wire.leases import ClassMetrics, ConfusionMatrix, Device
+
+STEPS = 10
+"""Optimizer steps that an epoch pretends to have."""
 
 
 class FakeRunner:
@@ -44,15 +48,17 @@ class FakeRunner:
         should_stop: ShouldStop,
         on_resumed: OnCheckpoint,
         on_saved: OnCheckpoint,
+        on_progress: OnProgress,
     ) -> Finished:
         self._job = job
         print("this line must not reach the pipe")
-        resumed = None if job.resume_path is None else finished_epochs(Path(job.resume_path))
+        resumed = _load(job)
         if resumed is not None:
             on_resumed(resumed)
         value, done = 0.0, 0
         for epoch in range(int(job.config["epochs"] or 1)):
             if epoch >= (resumed or 0):  # else it only reports again
+                on_progress("training", STEPS * epoch, STEPS * int(job.config["epochs"] or 1))
                 if epoch == 1:
                     _behave(_behaviour(job, resumed), should_stop)
                 if should_stop() != "no":
@@ -70,7 +76,7 @@ class FakeRunner:
         Path(job.predictions_path).write_text("row,true,predicted,probability\n")
         return _finished(job.job, value, job.labels, resumed_from_epoch=resumed, problems=[])
 
-    def evaluate(self, job: Evaluate) -> Finished:
+    def evaluate(self, job: Evaluate, *, on_progress: OnProgress) -> Finished:
         assert (Path(str(job.config["model"])) / "weights").read_text().startswith("{")
         return _finished(job.job, 0.5, job.labels)
 
@@ -87,6 +93,19 @@ def _behaviour(job: Train, resumed: int | None) -> str:
         raise InputError("unreadable_dataset", str(error)) from error
     once = said.endswith(" once")
     return "fine" if once and resumed is not None else said.removesuffix(" once")
+
+
+def _load(job: Train) -> int | None:
+    """The finished epochs of the checkpoint to go on from, unless it holds more than it should."""
+    path = None if job.resume_path is None else Path(job.resume_path)
+    if path is None or not path.exists():
+        return None
+    content = path.read_bytes()
+    if len(content) == 8 + int.from_bytes(content[:8], "little"):
+        return finished_epochs(path)
+    if job.resume_must_fit:
+        raise InputError(OTHER_CHECKPOINT, f"{path} is damaged.")
+    return None
 
 
 def _save(job: Train, epochs: int) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import uvicorn
+from real_parts import SEARCHED
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -30,7 +31,6 @@ from starlette.routing import Route
 
 from model.data import SCHEMA
 
-SUPPORT = Path(__file__).parent
 WAIT_S = 60
 LABELS = ["a", "b"]
 
@@ -294,7 +294,7 @@ def agents(server: LeaseServer, cache: Path) -> Iterator[StartAgent]:
             command = ["sh", "-c", enter, str(within), *command]
         process = subprocess.Popen(
             command,
-            env={**os.environ, "PYTHONPATH": str(SUPPORT)},
+            env={**os.environ, "PYTHONPATH": SEARCHED},
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -1,351 +1,305 @@
-"""The Python client against a scripted server."""
+"""Studies, trials and schedules in hand, against a scripted server."""
 
-import io
-import json
-import socket
+import asyncio
 import subprocess
 import sys
-import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import pandas as pd
 import pytest
+from scripted_server import Handler, Script, ok, packed_model, study_body, trial_body
 
-from studies.client import ApiError, Client, UnreachableError, WaitTimeoutError
-from studies.spec import Grid, StudySpec
+from studies import AsyncClient, Client, StudySpec
+from studies.client import UnreachableError, WaitTimeoutError
+from studies.handles import extra as extra_module
+from studies.handles.study import AsyncStudy, Study
 
-Handler = Callable[[httpx.Request], httpx.Response]
+BEST = {
+    "number": 3,
+    "value": 0.91234,
+    "params": {"learning_rate": 1e-4, "batch_size": 16},
+    "metrics": {"macro_f1": 0.91234},
+}
+SPEC = StudySpec(name="tickets", dataset="d1")
+MATRIX = {
+    "labels": ["bug", "wish"],
+    "matrix": [[8, 2], [0, 0]],
+    "split": "validation",
+    "head": "label",
+    "kind": "multiclass",
+    "unit": "rows",
+    "rows": 10,
+}
 
 
-def study_body(**changes: Any) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "id": "s1",
-        "name": "tickets",
-        "state": "running",
-        "pause": None,
-        "trials": {"completed": 1, "queued": 2},
-        "best": None,
-        "test": None,
-        "progress": {"done": 1, "total": 3, "eta_s": None},
-        "disk_bytes": 0,
-        "error": None,
-        "created_at": "2026-01-01T00:00:00Z",
-        "started_at": None,
-        "finished_at": None,
-        "labels": {},
-        "dataset": "d1",
-        "model": "scratch:tiny",
-        "task": "single_label",
-        "objective": {"metric": "macro_f1", "direction": "maximize"},
-        "spec": {},
+def client_of(handler: Handler) -> Client:
+    transport = httpx.MockTransport(handler)
+    return Client("http://server", "k", transport=transport, sleep=lambda _: None)
+
+
+async def no_sleep(_: float) -> None:
+    return None
+
+
+def async_client_of(handler: Handler) -> AsyncClient:
+    transport = httpx.MockTransport(handler)
+    return AsyncClient("http://server", "k", transport=transport, sleep=no_sleep)
+
+
+def study_of(*answers: httpx.Response, **changes: Any) -> tuple[Study, Script]:
+    """A study in hand, and the script that its calls are answered from."""
+    script = Script(ok(study_body(**changes)), *answers)
+    return client_of(script).study("s1"), script
+
+
+def test_a_submitted_study_is_waited_for_and_is_its_own_answer() -> None:
+    script = Script(
+        httpx.Response(201, json=study_body(state="queued")),
+        ok(study_body(state="running")),
+        ok(study_body(state="completed", best=BEST)),
+    )
+    seen: list[str] = []
+    submitted = client_of(script).submit(SPEC)
+    done = submitted.wait(progress=lambda study: seen.append(study.state))
+    assert done is submitted
+    assert (done.state, done.best and done.best.number) == ("completed", 3)
+    assert seen == ["running", "completed"]
+
+
+def test_the_same_with_await() -> None:
+    async def search() -> AsyncStudy:
+        script = Script(
+            httpx.ReadTimeout("lost"),
+            httpx.Response(201, json=study_body(state="queued")),
+            ok(study_body(state="completed", best=BEST)),
+            ok({"items": [trial_body(0)], "next_cursor": None}),
+            ok(MATRIX),
+        )
+        async with async_client_of(script) as client:
+            study = await (await client.submit(SPEC)).wait()
+            keys = {request.headers.get("idempotency-key") for request in script.requests[:2]}
+            assert len(keys) == 1
+            assert len(await study.trials()) == 1
+            assert study.best is not None
+            assert (await study.best.confusion_matrix()).labels == ("bug", "wish")
+            return study
+
+    assert asyncio.run(search()).state == "completed"
+
+
+def test_a_wait_that_takes_too_long_leaves_the_study_as_it_was_last_seen() -> None:
+    study, _ = study_of(ok(study_body(state="running", started_at="2026-01-01T00:00:00Z")))
+    with pytest.raises(WaitTimeoutError):
+        study.wait(timeout_s=0)
+    assert study.answer.started_at is not None
+
+
+def test_a_study_without_a_completed_trial_has_no_best() -> None:
+    study, _ = study_of()
+    assert study.best is None
+
+
+def test_every_order_to_a_study_names_it_and_takes_its_answer() -> None:
+    study, script = study_of(
+        *[ok(study_body(state=state)) for state in ("paused", "running", "queued", "cancelled")],
+        httpx.Response(204),
+    )
+    states = [
+        study.pause("preempt").state,
+        study.resume().state,
+        study.extend(5).state,
+        study.cancel().state,
+    ]
+    study.delete()
+    assert states == ["paused", "running", "queued", "cancelled"]
+    assert [(request.method, request.url.path) for request in script.requests[1:]] == [
+        ("POST", "/v1/studies/s1/pause"),
+        ("POST", "/v1/studies/s1/resume"),
+        ("POST", "/v1/studies/s1/extend"),
+        ("POST", "/v1/studies/s1/cancel"),
+        ("DELETE", "/v1/studies/s1"),
+    ]
+
+
+def test_ten_thousand_trials_come_page_by_page_into_one_frame() -> None:
+    pages: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/trials"):
+            return ok(study_body())
+        pages.append(request.url.params.get("cursor"))
+        first = int(pages[-1] or 0)
+        last = first + int(request.url.params["limit"])
+        cursor = None if last >= 10_000 else str(last)
+        items = [trial_body(number) for number in range(first, last)]
+        return ok({"items": items, "next_cursor": cursor})
+
+    frame = client_of(answer).study("s1").trials()
+    assert len(pages) == 20
+    assert list(frame.index) == list(range(10_000))
+
+
+def frame_of(*trials: dict[str, Any]) -> pd.DataFrame:
+    study, _ = study_of(ok({"items": list(trials), "next_cursor": None}))
+    return study.trials()
+
+
+def test_a_column_is_of_the_same_type_whether_or_not_something_is_missing() -> None:
+    settings = {"learning_rate": 1e-4, "batch_size": 16, "lr_schedule": "linear", "flag": True}
+    queued: dict[str, Any] = {
+        **dict.fromkeys(("params", "value", "best_epoch", "epoch", "started_at", "finished_at")),
+        "state": "queued",
+        "metrics": {},
     }
-    return {**body, **changes}
+    whole = frame_of(trial_body(0, params=settings))
+    gaps = frame_of(trial_body(0, params=settings), trial_body(1, **queued))
+    assert dict(whole.dtypes) == dict(gaps.dtypes)
+    assert gaps.index.name == "number"
+    assert {name: str(gaps[name].dtype) for name in gaps if name.startswith("params_")} == {
+        "params_learning_rate": "float64",
+        "params_batch_size": "Int64",
+        "params_lr_schedule": "string",
+        "params_flag": "boolean",
+    }
+    assert gaps["duration_s"].iloc[0] == 90
+    assert str(gaps["started_at"].dtype) == "datetime64[us, UTC]"
+    missing = gaps.loc[1].drop(["state", "attempt"])
+    assert missing.isna().all()
 
 
-def error_body(code: str, detail: str = "No.") -> dict[str, Any]:
-    return {"error": code, "detail": detail, "where": ["body", "seed"]}
+def test_a_setting_and_a_metric_of_one_name_are_two_columns() -> None:
+    frame = frame_of(trial_body(0, params={"loss": "focal"}, metrics={"loss": 0.25}))
+    assert (frame["params_loss"].iloc[0], frame["metrics_loss"].iloc[0]) == ("focal", 0.25)
 
 
-def client_of(handler: Handler, slept: list[float] | None = None) -> Client:
-    sleeps = slept if slept is not None else []
-    return Client("http://server", "k", transport=httpx.MockTransport(handler), sleep=sleeps.append)
+def test_a_failed_trial_says_why_and_a_study_without_trials_is_an_empty_frame() -> None:
+    error = {"code": "out_of_memory", "detail": "One example does not fit."}
+    assert frame_of(trial_body(0, state="failed", error=error))["error"].iloc[0] == "out_of_memory"
+    assert len(frame_of()) == 0
+    assert "state" in frame_of()
 
 
-class Script:
-    """Answers requests from a list, in order; an exception in it is raised instead."""
-
-    def __init__(self, *answers: httpx.Response | Exception) -> None:
-        self._answers: Iterator[httpx.Response | Exception] = iter(answers)
-        self.requests: list[httpx.Request] = []
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        request.read()
-        self.requests.append(request)
-        answer = next(self._answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+def test_values_of_several_kinds_share_a_column_as_they_are() -> None:
+    params = ({"layers": 2}, {"layers": "all"}, {"layers": 0.5})
+    frame = frame_of(*[trial_body(number, params=param) for number, param in enumerate(params)])
+    assert list(frame["params_layers"]) == [2, "all", 0.5]
 
 
-def ok(body: Any) -> httpx.Response:
-    return httpx.Response(200, json=body)
+def test_a_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> Any:
+        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+    monkeypatch.setattr(extra_module, "import_module", absent)
+    with pytest.raises(ModuleNotFoundError, match=r"need pandas: pip install 'bertune\[notebook\]"):
+        frame_of(trial_body(0))
 
 
-def test_importing_the_package_loads_no_http_client_and_the_client_no_optuna_or_torch() -> None:
+def test_the_client_brings_in_no_numpy_pandas_or_matplotlib() -> None:
     code = (
-        "import sys, studies; assert 'httpx' not in sys.modules;"
-        "from studies import Client, StudySpec;"
-        "heavy = {'optuna', 'torch', 'transformers', 'fastapi', 'sqlalchemy'} & set(sys.modules);"
+        "import sys; from studies import AsyncClient, Client, ScheduleSpec, StudySpec;"
+        "heavy = {'numpy', 'pandas', 'matplotlib', 'optuna', 'torch'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_the_key_comes_from_the_argument_then_the_variable_then_the_admin_key_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "admin.key").write_text("from-file\n")
-    monkeypatch.setenv("BERTUNE_HOME", str(tmp_path))
-    monkeypatch.setenv("BERTUNE_KEY", "from-variable")
-    sent: list[str | None] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        sent.append(request.headers.get("authorization"))
-        return ok({"items": [], "next_cursor": None})
-
-    transport = httpx.MockTransport(answer)
-    Client("http://server", "argument", transport=transport).workers()
-    Client("http://server", transport=transport).workers()
-    monkeypatch.delenv("BERTUNE_KEY")
-    Client("http://server", transport=transport).workers()
-    monkeypatch.setenv("BERTUNE_HOME", str(tmp_path / "elsewhere"))
-    Client("http://server", transport=transport).workers()
-
-    assert sent == ["Bearer argument", "Bearer from-variable", "Bearer from-file", None]
+def test_a_matrix_is_asked_for_by_split_kind_label_and_head() -> None:
+    study, script = study_of(ok(MATRIX), best=BEST)
+    assert study.best is not None
+    matrix = study.best.confusion_matrix("test", kind="per_class", label="bug", head="h")
+    assert script.requests[1].url.path == "/v1/studies/s1/trials/3/confusion-matrix"
+    assert dict(script.requests[1].url.params) == {
+        "split": "test",
+        "kind": "per_class",
+        "label": "bug",
+        "head": "h",
+    }
+    assert matrix.title == "tickets, trial 3, test: bug"
+    assert np.array_equal(matrix.matrix, [[8, 2], [0, 0]])
 
 
-def test_a_refused_connection_names_the_address_and_what_starts_a_server() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
-        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(UnreachableError) as raised:
-            Client(address, "k", sleep=lambda _: None).workers()
-    assert address in str(raised.value)
-    assert "bertune up" in str(raised.value)
+def test_a_trial_is_fetched_by_its_number_and_tells_all(tmp_path: Path) -> None:
+    whole = {**trial_body(2), "epochs": [], "per_class": [], "attempts": [], "worker": None}
+    study, script = study_of(ok(whole), ok(whole), httpx.Response(200, content=packed_model()))
+    trial = study.trial(2)
+    assert (trial.value, trial.details().state) == (0.5, "completed")
+    assert (trial.download(tmp_path / "model") / "config.json").is_file()
+    assert script.requests[3].url.path == "/v1/studies/s1/trials/2/artifacts/model.zip"
 
 
-def test_a_read_is_repeated_while_the_server_is_briefly_unavailable() -> None:
-    slept: list[float] = []
-    script = Script(httpx.Response(503), httpx.ReadError("cut"), ok(study_body()))
-    assert client_of(script, slept).study("s1").name == "tickets"
-    assert len(script.requests) == 3
-    assert slept == [0.2, 0.5]
+def test_what_notebooks_show_of_a_study_is_text_whatever_it_is_called() -> None:
+    name = "<script>alert(1)</script>"
+    error = {"code": "all_failed", "detail": "<b>No</b>"}
+    study, _ = study_of(name=name, best=BEST, error=error, test={"metrics": {"f": 1}, "opened": 1})
+    assert study.best is not None
+    for shown in (study._repr_html_(), study.best._repr_html_()):
+        assert "<script>" not in shown
+        assert "&lt;script&gt;" in shown
+    shown = study._repr_html_()
+    assert "trial 3: macro_f1 0.9123" in shown
+    assert "all_failed: &lt;b&gt;No&lt;/b&gt;" in shown
+    assert "learning_rate 0.0001, batch_size 16" in shown
+    assert "2 queued, 1 completed" in shown
 
 
-def test_a_read_gives_up_after_four_tries() -> None:
-    script = Script(*[httpx.ConnectError("down")] * 5)
-    with pytest.raises(UnreachableError):
-        client_of(script).study("s1")
-    assert len(script.requests) == 4
+def test_reading_or_listing_studies_gives_studies_and_the_plain_answers_are_at_hand() -> None:
+    page = {"items": [study_body(), study_body(id="s2")], "next_cursor": None}
+    client = client_of(Script(ok(page), ok(study_body())))
+    assert [study.id for study in client.studies()] == ["s1", "s2"]
+    assert client.api.study("s1").name == "tickets"
+    assert client.api.server == "http://server"
 
 
-def test_a_submission_whose_answer_was_lost_is_repeated_under_the_same_idempotency_key() -> None:
-    script = Script(httpx.ReadTimeout("lost"), httpx.Response(201, json=study_body()))
-    study = client_of(script).submit(StudySpec(name="tickets", dataset="d1"))
-    keys = [request.headers["idempotency-key"] for request in script.requests]
-    assert study.id == "s1"
-    assert len(keys) == 2
-    assert keys[0] == keys[1]
+def test_a_closed_client_is_closed_for_what_it_gave_out() -> None:
+    script = Script(ok(study_body()), ok(study_body()))
+    with client_of(script) as client:
+        study = client.study("s1")
+    with pytest.raises(RuntimeError, match="closed"):
+        study.refresh()
 
 
-def test_two_submissions_carry_different_idempotency_keys() -> None:
-    script = Script(*[httpx.Response(201, json=study_body())] * 2)
-    client = client_of(script)
-    client.submit({"name": "a", "dataset": "d"})
-    client.submit({"name": "a", "dataset": "d"})
-    first, second = (request.headers["idempotency-key"] for request in script.requests)
-    assert first != second
+def test_a_server_that_never_answers_is_named() -> None:
+    with pytest.raises(UnreachableError, match="http://server"):
+        client_of(Script(*[httpx.ConnectError("down")] * 4)).submit(SPEC)
 
 
-def test_a_submitted_spec_is_read_back_as_the_same_spec() -> None:
-    script = Script(httpx.Response(201, json=study_body()))
-    spec = StudySpec(name="tickets", dataset="d1", sampler=Grid())
-    client_of(script).submit(spec)
-    assert StudySpec.model_validate_json(script.requests[0].content) == spec
+def schedule_body(**changes: Any) -> dict[str, Any]:
+    spec = {"name": "nightly", "cron": "0 3 * * *", "study": {"name": "n", "dataset": "d"}}
+    body = {
+        "id": "c1",
+        "spec": spec,
+        "enabled": True,
+        "next_fire_time": "2026-01-02T03:00:00Z",
+        "upcoming": [],
+        "last_run": None,
+        "champion": None,
+        "created_at": "2026-01-01T00:00:00Z",
+        "updated_at": "2026-01-01T00:00:00Z",
+    }
+    return {**body, **changes}
 
 
-def test_a_cancellation_is_repeated_only_when_it_never_left() -> None:
-    unsent = Script(httpx.ConnectError("down"), ok(study_body(state="cancelled")))
-    assert client_of(unsent).cancel("s1").state == "cancelled"
-
-    lost = Script(httpx.ReadError("cut"), ok(study_body(state="cancelled")))
-    with pytest.raises(UnreachableError):
-        client_of(lost).cancel("s1")
-    assert len(lost.requests) == 1
-
-
-def test_pausing_names_its_mode_and_is_repeated_with_resuming_since_twice_is_as_once() -> None:
-    paused = study_body(state="paused", pause="preempt")
-    script = Script(httpx.ReadError("cut"), ok(paused), httpx.Response(503), ok(study_body()))
-    client = client_of(script)
-    assert client.pause("s1", "preempt").pause == "preempt"
-    assert client.resume("s1").state == "running"
-    sent = [(request.url.path, request.content) for request in script.requests]
-    assert sent[:2] == [("/v1/studies/s1/pause", b'{"mode":"preempt"}')] * 2
-    assert sent[2:] == [("/v1/studies/s1/resume", b"")] * 2
-
-
-def test_an_extension_whose_answer_was_lost_is_repeated_under_the_same_idempotency_key() -> None:
-    script = Script(httpx.ReadTimeout("lost"), ok(study_body()), ok(study_body()))
-    client = client_of(script)
-    client.extend("s1", 5)
-    client.extend("s1", 5)
-    keys = [request.headers["idempotency-key"] for request in script.requests]
-    assert keys[0] == keys[1] != keys[2]
-    assert script.requests[0].url.path == "/v1/studies/s1/extend"
-    assert json.loads(script.requests[0].content) == {"add_trials": 5}
-
-
-def test_an_extension_takes_the_callers_own_key() -> None:
-    script = Script(ok(study_body()))
-    client_of(script).extend("s1", 1, idempotency_key="nightly-7")
-    assert script.requests[0].headers["idempotency-key"] == "nightly-7"
-
-
-def test_a_deletion_is_repeated_only_when_it_never_left() -> None:
-    unsent = Script(httpx.ConnectError("down"), httpx.Response(204))
-    client_of(unsent).delete("s1")
-    assert [request.method for request in unsent.requests] == ["DELETE"] * 2
-    assert unsent.requests[1].url.path == "/v1/studies/s1"
-
-    # Sent again it would be told that there is no such study, which is not what happened.
-    lost = Script(httpx.ReadError("cut"), httpx.Response(404, json=error_body("unknown_study")))
-    with pytest.raises(UnreachableError):
-        client_of(lost).delete("s1")
-
-
-def test_a_repeated_upload_sends_the_whole_file_again(tmp_path: Path) -> None:
-    file = tmp_path / "tickets.csv"
-    file.write_text("text,label\nhello,a\n")
-    script = Script(httpx.Response(502), httpx.Response(422, json=error_body("one_class")))
-    with pytest.raises(ApiError):
-        client_of(script).upload_dataset(file, options={"label": "label"}, name="t")
-    bodies = [request.content for request in script.requests]
-    assert len(bodies) == 2
-    for body in bodies:
-        assert b"hello,a" in body
-        assert b'filename="tickets.csv"' in body
-        assert b'{"label": "label"}' in body
-
-
-def test_an_error_answer_becomes_an_exception_with_its_code_and_place() -> None:
-    script = Script(httpx.Response(422, json=error_body("invalid_value", "seed must be small.")))
-    with pytest.raises(ApiError) as raised:
-        client_of(script).validate({"name": "a"})
-    error = raised.value
-    assert (error.status, error.code, error.where) == (422, "invalid_value", ("body", "seed"))
-    assert str(error) == "seed must be small. (seed)"
-
-
-def test_an_answer_that_is_no_bertune_answer_is_an_error_and_not_data() -> None:
-    for response in (httpx.Response(200, text="<html>"), httpx.Response(404, text="nginx")):
-        with pytest.raises(ApiError) as raised:
-            client_of(Script(response)).trial("s1", 0)
-        assert raised.value.code == "not_bertune"
-
-
-def test_lists_follow_the_cursor_to_the_last_page() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        pages = {
-            None: {"items": [study_body(id="a")], "next_cursor": "2"},
-            "2": {"items": [study_body(id="b"), study_body(id="c")], "next_cursor": None},
-        }
-        return ok(pages[request.url.params.get("cursor")])
-
-    assert [study.id for study in client_of(answer).studies()] == ["a", "b", "c"]
-    assert [study.id for study in client_of(answer).studies(limit=2)] == ["a", "b"]
-
-
-def test_a_study_is_found_by_the_newest_of_its_name() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/v1/studies":
-            items = [study_body(id="c", name="x"), study_body(id="b"), study_body(id="a")]
-            return ok({"items": items, "next_cursor": None})
-        return httpx.Response(404, json=error_body("not_found"))
-
-    client = client_of(answer)
-    assert client.study("tickets").id == "b"
-    with pytest.raises(ApiError, match="No study has the id or name 'nope'"):
-        client.study("nope")
-
-
-def test_a_name_with_a_slash_stays_one_part_of_the_path() -> None:
-    script = Script(ok(study_body()))
-    client_of(script).study("a/../b c")
-    assert script.requests[0].url.raw_path == b"/v1/studies/a%2F..%2Fb%20c"
-
-
-def test_waiting_reports_changes_only_and_ends_with_the_study() -> None:
-    done = {"done": 2, "total": 3, "eta_s": None}
-    bodies = [
-        study_body(),
-        study_body(),
-        study_body(progress=done),
-        study_body(state="completed", progress=done),
-    ]
-    seen: list[str] = []
-    looks: list[str] = []
-    ended = client_of(Script(*map(ok, bodies))).wait(
-        "s1",
-        on_change=lambda study: seen.append(f"{study.state} {study.progress.done}"),
-        on_look=lambda study: looks.append(study.state),
+def test_a_schedule_in_hand_is_paused_changed_and_removed() -> None:
+    script = Script(
+        httpx.Response(201, json=schedule_body()),
+        ok(schedule_body(enabled=False, next_fire_time=None)),
+        ok(schedule_body()),
+        ok(schedule_body()),
+        httpx.Response(204),
     )
-    assert ended.state == "completed"
-    assert seen == ["running 1", "running 2", "completed 2"]
-    assert looks == ["running", "running", "running", "completed"]
-
-
-def test_waiting_outlasts_a_pause() -> None:
-    paused = study_body(state="paused", pause="drain")
-    script = Script(ok(paused), ok(paused), ok(study_body()), ok(study_body(state="completed")))
-    seen: list[str] = []
-    client_of(script).wait("s1", on_change=lambda study: seen.append(study.state))
-    assert seen == ["paused", "running", "completed"]
-
-
-def test_waiting_outlives_a_restart_of_the_server() -> None:
-    down = [httpx.ConnectError("down")] * 6  # more than one call's own tries
-    script = Script(ok(study_body()), *down, ok(study_body(state="failed")))
-    assert client_of(script).wait("s1").state == "failed"
-
-
-def test_waiting_for_a_server_that_never_answered_fails_at_once() -> None:
-    script = Script(*[httpx.ConnectError("down")] * 4)
-    with pytest.raises(UnreachableError):
-        client_of(script).wait("s1")
-
-
-def test_waiting_ends_with_an_error_after_its_time() -> None:
-    script = Script(ok(study_body()))
-    with pytest.raises(WaitTimeoutError, match="tickets is still running"):
-        client_of(script).wait("s1", timeout_s=0)
-
-
-def packed_model() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("config.json", json.dumps({"model_type": "bert"}))
-    return buffer.getvalue()
-
-
-def test_the_best_model_is_unpacked_into_a_new_folder(tmp_path: Path) -> None:
-    client = client_of(Script(httpx.Response(200, content=packed_model())))
-    folder = client.download_best("s1", tmp_path / "deep" / "model")
-    assert json.loads((folder / "config.json").read_text()) == {"model_type": "bert"}
-    assert [path.name for path in folder.parent.iterdir()] == ["model"]
-
-
-def test_the_best_model_stays_packed_when_a_zip_file_is_named(tmp_path: Path) -> None:
-    client = client_of(Script(httpx.Response(200, content=packed_model())))
-    assert client.download_best("s1", tmp_path / "m.zip").read_bytes() == packed_model()
-
-
-def test_a_download_never_writes_over_what_is_there(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    script = Script()
-    with pytest.raises(FileExistsError):
-        client_of(script).download_best("s1", tmp_path / "model")
-    assert script.requests == []
-
-
-def test_a_download_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
-    def broken() -> Iterator[bytes]:
-        yield packed_model()[:20]
-        raise httpx.ReadError("cut")
-
-    client = client_of(Script(httpx.Response(200, content=broken())))
-    with pytest.raises(UnreachableError):
-        client.download_best("s1", tmp_path / "model")
-    assert list(tmp_path.iterdir()) == []
+    schedule = client_of(script).add_schedule({"name": "nightly"})
+    assert "0 3 * * *" in schedule._repr_html_()
+    assert not schedule.pause().enabled
+    assert schedule.resume().enabled
+    schedule.change(grace_s=5)
+    schedule.delete()
+    sent = [(request.method, request.content) for request in script.requests[1:]]
+    assert sent == [
+        ("PATCH", b'{"enabled":false}'),
+        ("PATCH", b'{"enabled":true}'),
+        ("PATCH", b'{"grace_s":5}'),
+        ("DELETE", b""),
+    ]

@@ -121,7 +121,7 @@ def test_line_ends_inside_quotes_belong_to_the_text_and_crlf_and_a_mark_do_not(
     content = '\ufefftext,label\r\n"two\r\nlines",a\r\n\r\nplain,b\r\nmore,a\r\nmore,b\r\n'
     summarise(tmp_path, content)
     examples = read_examples(tmp_path / "out" / "train.parquet")
-    assert examples.text_a == ["two\r\nlines", "plain", "more", "more"]
+    assert examples.text_a == ["two\nlines", "plain", "more", "more"]
     assert examples.labels == ["a", "b", "a", "b"]
 
 
@@ -204,7 +204,8 @@ def test_duplicates_overlap_and_word_counts_are_counted_by_hand(tmp_path: Path) 
     )
     assert summary.duplicates == {"train": 2, "validation": 1, "test": 0}
     assert summary.overlap == {"validation": 2, "test": 0}
-    assert summary.words == {"p50": 1, "p90": 5, "p95": 5, "p99": 5, "max": 5}
+    assert summary.dropped == {"train": {"held_out": 3}, "validation": {}, "test": {}}
+    assert summary.words == {"p50": 2, "p90": 5, "p95": 5, "p99": 5, "max": 5}
 
 
 def test_a_pair_repeats_only_when_both_texts_do(tmp_path: Path) -> None:
@@ -264,8 +265,8 @@ def test_an_error_leaves_an_older_result_untouched(tmp_path: Path) -> None:
         (b"text,label\na,x\nb\0,y\n", "nul_byte", "line 3"),
         ("text,label\nab,x\nab,y\n".encode("utf-16"), "not_utf8", "line 1"),
         ("text,label,label\na,x,y\n", "duplicate_column", "header"),
-        ("text,labels\na,x|y\n", "unsupported_task", "header"),
-        ("tokens,tags\na,x\n", "unsupported_task", "header"),
+        ("text,labels\na,\nb,\n", "one_class", None),
+        ("text,labels\na,x|y\nb,∅|y\n", "bad_label", "line 3"),
         (f"text,label\na,{'y' * 201}\n", "bad_label", "line 2"),
     ],
 )
@@ -409,7 +410,7 @@ def test_parquet_is_read_in_batches_with_running_row_numbers(
 def test_no_validation_share_and_no_validation_file_leaves_nothing_to_choose_by(
     tmp_path: Path,
 ) -> None:
-    options = DataOptions(validation_fraction=0.0)
+    options = DataOptions(validation_fraction=0.0, duplicates="keep")
     assert refusal(tmp_path, FOUR_ROWS, options).code == "too_few_rows"
     assert summarise(tmp_path, FOUR_ROWS, options, validation=FOUR_ROWS).overlap == {
         "validation": 4

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from model.dropout import Dropout, dropout
-from model.network import build_network, load_base
+from model.network import Head, build_network, load_base
 
 CPU = torch.device("cpu")
 
 
 def test_a_network_drops_by_the_cheap_numbers(model_folder: Callable[[str], Path]) -> None:
     network = build_network(
-        load_base(model_folder("bert")), ("no", "yes"), device=CPU, dropout=0.25
+        load_base(model_folder("bert")), Head(("no", "yes")), device=CPU, dropout=0.25
     )
     found = [module for module in network.modules() if isinstance(module, nn.Dropout)]
     assert found

@@ -15,6 +15,7 @@ from model.config import TrainConfig
 from model.data import Examples
 from model.errors import InputError
 from model.evaluation import evaluate
+from model.prediction import predict
 from model.training import TrainData, TrainResult, train
 
 CPU = torch.device("cpu")
@@ -51,9 +52,7 @@ def test_a_saved_model_predicts_as_it_did_in_training(
     result = trained(data, "scratch:tiny" if model_type is None else str(model_folder(model_type)))
     folder = tmp_path / "new" / "saved"
     result.save(folder)
-    again = evaluate(
-        folder, data.validation, LABELS, max_length=12, device=CPU, precision="fp32", batch_size=3
-    )
+    again = evaluate(folder, data.validation, LABELS, CONFIG, device=CPU, batch_size=3)
     assert result.predictions is not None
     assert again.predictions.predicted.tolist() == result.predictions.predicted.tolist()
     np.testing.assert_allclose(
@@ -103,6 +102,16 @@ def test_the_card_states_figures_settings_matrix_and_data(data: TrainData, tmp_p
     assert f"| login | {' | '.join(map(str, result.confusion[0]))} |" in card
 
 
+def test_more_than_ten_labels_keep_their_order(data: TrainData, tmp_path: Path) -> None:
+    many = tuple(sorted((*LABELS, *(f"none{k:02}" for k in range(9)))))
+    result = trained(replace(data, labels=many))
+    result.save(tmp_path / "saved")
+    again = evaluate(tmp_path / "saved", data.validation, many, CONFIG, device=CPU)
+    assert again.predictions.predicted.tolist() == result.predictions.predicted.tolist()
+    found = predict(tmp_path / "saved", data.validation.text_a)
+    assert [entry.label for entry in found] == [many[k] for k in result.predictions.predicted]
+
+
 def test_a_card_does_not_tell_where_the_base_model_stood(
     data: TrainData, tmp_path: Path, model_folder: Callable[[str], Path]
 ) -> None:
@@ -144,5 +153,5 @@ def test_a_save_that_fails_leaves_nothing_behind(
 def test_a_model_of_other_labels_is_not_evaluated(data: TrainData, tmp_path: Path) -> None:
     trained(data).save(tmp_path / "saved")
     with pytest.raises(InputError) as raised:
-        evaluate(tmp_path / "saved", data.validation, LABELS[::-1], max_length=12, device=CPU)
+        evaluate(tmp_path / "saved", data.validation, LABELS[::-1], CONFIG, device=CPU)
     assert raised.value.code == "wrong_labels"

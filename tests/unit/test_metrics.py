@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import matthews_corrcoef
 
-from model.metrics import Evaluation, Predictions, confused_pairs, matthews_correlation, score
+from model.metrics import Evaluation, confused_pairs
+from model.tasks.single_label import ClassPredictions, SingleLabelTask, matthews_correlation
 
 LABELS = ("ant", "bee", "cat")
 
 
 def scored(true: list[int], predicted: list[int], labels: tuple[str, ...] = LABELS) -> Evaluation:
-    predictions = Predictions(
+    predictions = ClassPredictions(
         rows=np.arange(1, len(true) + 1),
         true=np.array(true),
         predicted=np.array(predicted),
         probability=np.full(len(true), 0.5, dtype=np.float32),
     )
-    return score(labels, predictions, loss=0.25)
+    return SingleLabelTask.score(labels, predictions, loss=0.25)
 
 
 def test_the_figures_are_those_worked_out_by_hand() -> None:
@@ -78,5 +79,5 @@ def test_all_figures_are_plain_numbers_that_json_writes() -> None:
 
 def test_confused_pairs_lists_the_largest_mistakes_first_and_no_empty_cell() -> None:
     result = scored(true=[0, 0, 0, 1, 2], predicted=[1, 1, 0, 2, 2])
-    assert confused_pairs(result, most=5) == [("ant", "bee", 2), ("bee", "cat", 1)]
-    assert confused_pairs(result, most=1) == [("ant", "bee", 2)]
+    assert confused_pairs(result.matrices[0], most=5) == [("ant", "bee", 2), ("bee", "cat", 1)]
+    assert confused_pairs(result.matrices[0], most=1) == [("ant", "bee", 2)]

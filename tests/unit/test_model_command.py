@@ -1,21 +1,22 @@
 """`python -m model`: what it prints, what it leaves, and how it refuses."""
 
 import csv
+import io
 import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from model.command import main
+from model.command import _progress_printer, main
 from model.config import RULES
 from model.data import Examples
 from model.interruption import stop_on_signals
-from model.metrics import Predictions, score
 from model.report import epoch_line, evaluation_report, table
+from model.tasks.single_label import ClassPredictions, SingleLabelTask
 
 QUICK = ["--epochs", "1", "--max-length", "16", "--threads", "1", "--precision", "fp32"]
 
@@ -69,7 +70,8 @@ def test_a_run_prints_its_epochs_figures_and_matrix_and_saves_the_model(
     assert main(arguments) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert printed.out.startswith("epoch 1: accuracy ")
+    assert printed.out.splitlines()[0] == "rows: 51 train, 9 validation, 60 test"
+    assert "\nepoch 1: accuracy " in printed.out
     assert "true \\ predicted" in printed.out
     assert f"The model is in {out}" in printed.out
     assert (out / "model.safetensors").is_file()
@@ -198,6 +200,15 @@ def test_the_checkpoint_of_another_run_is_refused_and_left_alone(
     assert state.read_bytes() == saved
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as in the foreground: what a shell starts in the background inherits it ignored."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_signals_work_as_before_when_a_run_is_over() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with stop_on_signals() as should_stop:
@@ -224,10 +235,24 @@ def test_many_classes_are_folded_to_the_frequent_confusions() -> None:
     predicted = true.copy()
     predicted[:2] = [1, 0]
     probability = np.ones(30, dtype=np.float32)
-    predictions = Predictions(true + 1, true, predicted, probability)
-    shown = evaluation_report(score(labels, predictions, loss=0.1))
+    predictions = ClassPredictions(true + 1, true, predicted, probability)
+    shown = evaluation_report(SingleLabelTask.score(labels, predictions, loss=0.1))
     assert "true \\ predicted" not in shown
     assert shown.splitlines()[-2:] == [
         "class00    class01     1",
         "class01    class00     1",
     ]
+
+
+def test_tokenizing_is_told_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    _progress_printer()("tokenizing", 4096, 5000)
+    assert screen.getvalue() == ""
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    on_progress = _progress_printer()
+    on_progress("tokenizing", 4096, 5000)
+    assert screen.getvalue().endswith("tokenizing: 4,096 of 5,000 texts")
+    on_progress("tokenizing", 5000, 5000)
+    on_progress("training", 1, 9)
+    assert screen.getvalue().endswith("\r\x1b[K")

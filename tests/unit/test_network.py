@@ -15,7 +15,7 @@ from torch.nn import functional
 from model.checkpoint import SCRATCH
 from model.classifier import Classifier
 from model.errors import InputError
-from model.network import BaseModel, build_network, load_base, scratch_base
+from model.network import BaseModel, Head, build_network, load_base, scratch_base
 from model.tokens import Sequences
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ ROWS = Sequences(
 
 def classifier(base: BaseModel, **options: float) -> Classifier:
     torch.manual_seed(1)
-    network = build_network(base, LABELS, device=CPU, dropout=options.get("dropout"))
+    network = build_network(base, Head(LABELS), device=CPU, dropout=options.get("dropout"))
     return Classifier(network, base.max_positions, CPU, "fp32")
 
 
@@ -111,7 +111,7 @@ def test_a_new_head_follows_the_seed_and_the_encoder_follows_the_folder(
     base = load_base(model_folder("bert"))
     first, second = classifier(base).network, classifier(base).network
     torch.manual_seed(2)
-    other = build_network(base, LABELS, device=CPU, dropout=None)
+    other = build_network(base, Head(LABELS), device=CPU, dropout=None)
     head = "classifier.weight"
     assert torch.equal(first.get_parameter(head), second.get_parameter(head))
     assert not torch.equal(first.get_parameter(head), other.get_parameter(head))
@@ -134,8 +134,8 @@ def test_loading_an_encoder_without_a_head_says_nothing(
 def test_a_head_for_other_labels_is_replaced(model_folder: Callable[[str], Path]) -> None:
     folder = model_folder("bert")
     seven = tuple("abcdefg")
-    build_network(load_base(folder), seven, device=CPU, dropout=None).save_pretrained(folder)
-    network = build_network(load_base(folder), LABELS, device=CPU, dropout=None)
+    build_network(load_base(folder), Head(seven), device=CPU, dropout=None).save_pretrained(folder)
+    network = build_network(load_base(folder), Head(LABELS), device=CPU, dropout=None)
     assert network.get_parameter("classifier.weight").shape == (3, 32)
     assert network.config.id2label == {0: "ant", 1: "bee", 2: "cat"}
     assert network.config.label2id == {"ant": 0, "bee": 1, "cat": 2}
@@ -200,7 +200,7 @@ def test_a_file_cut_short_is_refused(model_folder: Callable[[str], Path]) -> Non
 def test_a_trained_model_without_its_head_is_refused(model_folder: Callable[[str], Path]) -> None:
     base = load_base(model_folder("bert"))
     with pytest.raises(InputError) as raised:
-        build_network(base, LABELS, device=CPU, dropout=None, trained=True)
+        build_network(base, Head(LABELS), device=CPU, dropout=None, trained=True)
     assert raised.value.code == "wrong_weights"
 
 

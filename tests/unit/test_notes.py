@@ -41,7 +41,7 @@ def test_the_largest_confusions_come_first_with_their_share_of_the_class() -> No
 
 
 def test_no_confusion_is_said_in_words() -> None:
-    assert largest_confusions(["a", "b"], [[1, 0], [0, 2]]) == "No row was confused."
+    assert largest_confusions(["a", "b"], [[1, 0], [0, 2]]) == "Nothing was confused."
 
 
 def test_fifteen_confusions_at_most() -> None:
@@ -86,6 +86,8 @@ def test_a_trial_note_names_our_number_and_shows_the_picture_and_the_table() -> 
         metric="macro_f1",
         value=0.81236,
         metrics={"macro_f1": 0.81236},
+        kind="multiclass",
+        unit="rows",
         labels=["a", "b"],
         matrix=[[3, 1], [0, 4]],
         per_class=[score("a"), score("b")],
@@ -104,6 +106,8 @@ def test_a_trial_note_of_many_classes_lists_confusions_instead_of_the_matrix() -
         metric="accuracy",
         value=0.5,
         metrics={},
+        kind="multiclass",
+        unit="rows",
         labels=[f"c{i}" for i in range(size)],
         matrix=[[int(j == 0) for j in range(size)] for _ in range(size)],
         per_class=[],
@@ -136,6 +140,8 @@ def test_a_study_note_shows_the_best_trial_and_the_test_split_when_it_was_opened
             params={"learning_rate": 0.00012345678, "batch_size": 32, "lr_schedule": "linear"},
             metrics={"accuracy": 0.9},
             test_metrics=test_metrics,
+            kind="multiclass",
+            unit="rows",
             labels=["a", "b"],
             matrix=[[1, 0], [0, 1]],
             per_class=[],

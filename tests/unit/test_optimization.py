@@ -1,5 +1,8 @@
 """The learning rate's course and which weights decay."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +10,6 @@ from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
 from model.config import TrainConfig
 from model.optimization import (
-    build_optimizer,
     decay_alone,
     learning_rate,
     parameter_groups,
@@ -48,7 +50,12 @@ def test_the_warm_up_is_rounded_up_to_a_whole_step() -> None:
 
 def names_without_decay(network: nn.Module) -> set[str]:
     names = {parameter: name for name, parameter in network.named_parameters()}
-    return {names[parameter] for parameter in parameter_groups(network, 0.1)[1]["params"]}
+    return {names[parameter] for parameter in groups(network, 0.1)[1]["params"]}
+
+
+def groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    trainable = (parameter for parameter in network.parameters() if parameter.requires_grad)
+    return parameter_groups(network, weight_decay, dict.fromkeys(trainable, 1.0))
 
 
 def test_norms_are_exempt_from_decay_whatever_their_name() -> None:
@@ -86,7 +93,7 @@ def test_every_trainable_weight_stands_in_one_group_once_even_when_tied() -> Non
     first, tied, frozen = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
     tied.weight = first.weight
     frozen.requires_grad_(False)
-    decayed, plain = parameter_groups(nn.Sequential(first, tied, frozen), 0.1)
+    decayed, plain = groups(nn.Sequential(first, tied, frozen), 0.1)
     assert [len(decayed["params"]), len(plain["params"])] == [1, 2]
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
 
@@ -95,7 +102,7 @@ def test_decay_shrinks_a_matrix_by_rate_times_decay_and_leaves_its_bias() -> Non
     layer = nn.Linear(1, 1)
     nn.init.ones_(layer.weight)
     nn.init.ones_(layer.bias)
-    optimizer = build_optimizer(layer, TrainConfig(learning_rate=0.1, weight_decay=0.5))
+    optimizer = torch.optim.AdamW(groups(layer, 0.5), lr=0.1)
     for parameter in layer.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -109,3 +116,17 @@ def test_a_weight_without_gradient_only_decays() -> None:
     left = decay_alone(config, 3, total_steps=4, warmup=2)
     assert left == pytest.approx(0.975 * 0.95 * 0.95)
     assert decay_alone(config, 0, total_steps=4, warmup=2) == 1.0
+
+
+def test_what_decay_leaves_of_a_weight_follows_its_share_and_its_average() -> None:
+    config = TrainConfig(learning_rate=0.1, weight_decay=0.5, lr_schedule="constant", ema_decay=0.9)
+    # Without warm-up every step takes a tenth of a half, and here half of that: 0.975, 0.950625.
+    plain = replace(config, ema_decay=0.0)
+    half = decay_alone(plain, 2, total_steps=4, warmup=0, rate_share=0.5)
+    assert half == pytest.approx(0.975**2)
+    assert decay_alone(plain, 2, total_steps=4, warmup=0, rate_share=0.0) == 1.0
+    # The average keeps 2/11 at its first update and 3/12 at its second.
+    first = 2 / 11 + 9 / 11 * 0.975
+    second = first / 4 + 3 / 4 * 0.975**2
+    averaged = decay_alone(config, 2, total_steps=4, warmup=0, rate_share=0.5)
+    assert averaged == pytest.approx(second)

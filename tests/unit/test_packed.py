@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.classifier import Classifier
-from model.network import build_network, load_base
+from model.network import Head, build_network, load_base
 from model.packed import can_pack, pack
 from model.tokens import Sequences, TypeIds
 
@@ -32,7 +32,7 @@ def test_logits_and_gradients_are_those_of_the_padded_pass(
     model_folder: Callable[[str], Path], sequences: Sequences, rows: tuple[int, ...]
 ) -> None:
     network = build_network(
-        load_base(model_folder("bert")), ("no", "yes"), device=CPU, dropout=0.0
+        load_base(model_folder("bert")), Head(("no", "yes")), device=CPU, dropout=0.0
     ).train()
     classifier = Classifier(network, 40, CPU, "fp32")
     assert classifier._packed is not None
@@ -69,4 +69,4 @@ def test_other_architectures_run_as_transformers_has_them(
     model_folder: Callable[[str], Path], model_type: str
 ) -> None:
     base = load_base(model_folder(model_type))
-    assert not can_pack(build_network(base, ("no", "yes"), device=CPU, dropout=None), CPU)
+    assert not can_pack(build_network(base, Head(("no", "yes")), device=CPU, dropout=None), CPU)

@@ -4,7 +4,9 @@ import ast
 import re
 from pathlib import Path
 
+from model.config import RULES, TrainConfig
 from service.settings import Settings
+from service.terminal.exit_codes import MEANINGS
 from studies.states import STUDY_MOVES, TRIAL_MOVES
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +39,24 @@ def test_every_setting_has_a_row_with_its_default() -> None:
             assert float(value.replace(",", "")) == float(field.default), name
         elif isinstance(field.default, str):
             assert value == field.default, name
+
+
+def test_every_training_setting_has_a_row_with_its_default() -> None:
+    rows = re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", section("Training settings"), re.M)
+    listed: dict[str, str] = {}
+    for names, defaults in rows:
+        settings = re.findall(r"`(\w+)`", names)
+        listed |= dict(zip(settings, defaults.split(", ", len(settings) - 1), strict=True))
+    config = TrainConfig()
+    assert listed.keys() == RULES.keys()
+    for name, shown in listed.items():
+        default = getattr(config, name)
+        if default is None:
+            assert shown in ("none", "the model's own"), name
+        elif isinstance(default, str):
+            assert shown == default, name
+        else:
+            assert float(re.split("[ ,]", shown)[0]) == default, name
 
 
 def codes_in_source() -> set[str]:
@@ -92,6 +112,11 @@ def _literals(expression: ast.expr) -> set[str]:
             {expression.value} if re.fullmatch(r"[a-z]+(_[a-z0-9]+)*", expression.value) else set()
         )
     return set()
+
+
+def test_the_exit_codes_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| (\d+) \| ([^|]*) \|", section("The command line"), re.M)
+    assert {int(code): meaning for code, meaning in rows} == MEANINGS
 
 
 def test_every_error_code_has_a_row() -> None:

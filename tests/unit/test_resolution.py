@@ -175,7 +175,7 @@ RATE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-3}}
             "fixed_and_searched",
             ("search_space", "learning_rate"),
         ),
-        ({"task": "token"}, "unsupported_task", ("task",)),
+        ({"task": "token"}, "wrong_task", ("task",)),
         ({"objective": {"metric": "f2"}}, "unknown_metric", ("objective", "metric")),
         (
             {"objective": {"metric": "loss", "direction": "maximize"}},

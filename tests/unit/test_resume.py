@@ -139,6 +139,40 @@ def test_a_run_stopped_before_every_single_step_ends_as_if_it_had_not_been(
     assert outcome(run(config, data, plan)) == outcome(run(config, data))
 
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "gentle": {"layer_decay": 0.8, "freeze_layers": 1},
+    "averaged": {"ema_decay": 0.9},
+    "accumulated": {"batch_size": 8, "gradient_accumulation": 2},
+    "focal and resampled": {
+        "sampling": "undersample",
+        "loss": "focal",
+        "class_weighting": "effective_number",
+    },
+    "augmented": {"word_dropout": 0.2, "random_swap": 0.3},
+    "by steps": {"epochs": 9, "max_steps": 15},
+    "pooled": {"pooling": "mean"},
+    "windows": {"truncation": "windows", "max_length": 6, "window_pooling": "max"},
+    # The metric's gains are below one, so the third epoch ends the run.
+    "impatient": {"epochs": 9, "early_stopping_patience": 2, "early_stopping_delta": 1.0},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_resumes_with_the_same_bits(data: TrainData, path: Path, name: str) -> None:
+    config = replace(CONFIG, **SETTINGS[name])
+    whole = run(config, data)
+    plan = CheckpointPlan(path, resume=path)
+    for _ in range(0, whole.steps - 4, 4):
+        run(config, data, plan, should_stop=stop_after(4))
+    again = run(config, data, plan)
+    assert again.resumed_from_epoch is not None
+    assert again.problems == ()
+    assert (again.stopped_early, outcome(again)) == (whole.stopped_early, outcome(whole))
+    assert outcome(run(config, data)) == outcome(whole)  # whatever ran before it
+    if name == "impatient":
+        assert (whole.stopped_early, len(whole.epochs)) == (True, 3)
+
+
 CHILD = """
 import sys
 sys.path[:0] = [{tests!r}]

@@ -35,6 +35,7 @@ def make_state(epoch: int = 1) -> RunState:
         random=random_state(torch.device("cpu")),
         network={"encoder.weight": torch.arange(6.0).reshape(2, 3)},
         optimizer={0: {"step": torch.tensor(9.0)}, 11: {"exp_avg": torch.ones(2)}},
+        average={"encoder.weight": torch.ones(2, 3)},
         max_tokens=48,
         best=None,
         reports=(EpochReport(0, {"loss": 0.1, "learning_rate": 1e-05 / 3}),),
@@ -51,6 +52,7 @@ def test_a_state_comes_back_as_it_was(path: Path) -> None:
         assert getattr(found, name) == getattr(state, name)
     assert found.loss_sum.equal(state.loss_sum)
     assert found.network["encoder.weight"].equal(state.network["encoder.weight"])
+    assert found.average["encoder.weight"].equal(state.average["encoder.weight"])
     assert found.optimizer.keys() == {0, 11}
     assert found.optimizer[11]["exp_avg"].tolist() == [1, 1]
     assert found.random.cpu.equal(state.random.cpu)

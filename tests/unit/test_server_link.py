@@ -1,6 +1,7 @@
 """What a worker makes of the server's answers."""
 
 import io
+import itertools
 import json
 import logging
 import threading
@@ -179,6 +180,38 @@ def test_a_claim_outlasts_a_server_that_fails(link: Answers) -> None:
     assert link(*answers).claim(CLAIM, until=Pauses()) is None
 
 
+def test_a_trial_is_not_given_back_to_a_server_that_always_fails_on_it(
+    link: Answers, requests: list[httpx.Request], clock: Clock
+) -> None:
+    with pytest.raises(RefusedError) as refused:
+        link(error(500)).release(LEASE, "paused", until=clock)
+    assert refused.value.status == 500
+    assert len(requests) == 8
+    assert clock.now_s <= 35.5  # 0.5, 1, 2, 4, 8, 10 and 10 at most
+
+
+def test_a_trial_is_given_back_to_a_server_that_was_silent_for_long(
+    link: Answers, clock: Clock
+) -> None:
+    queued = httpx.Response(200, json={"state": "queued", "attempt": 2})
+    answers = [*[httpx.ConnectError("refused"), error(503)] * 100, queued]
+    server = link(*answers, orphan_s=1)
+    assert server.release(LEASE, "orphaned", until=clock).state == "queued"
+    assert clock.now_s > 600
+
+
+@pytest.mark.parametrize("answer", [error(503), error(500), httpx.ConnectError("refused")])
+def test_a_stopping_worker_tries_to_give_a_trial_back_for_as_long_as_it_may(
+    link: Answers, requests: list[httpx.Request], clock: Clock, answer: httpx.Response | Exception
+) -> None:
+    with pytest.raises(GivenUpError):
+        link(answer).release(LEASE, "stopping", until=clock, within_s=2.5)
+    reads_s = [request.extensions["timeout"]["read"] for request in requests]
+    waited_s = [0.0, *itertools.accumulate(clock.waits_s)]
+    assert reads_s == pytest.approx([2.5 - waited for waited in waited_s[:-1]])
+    assert 3 <= len(requests) <= 5  # pauses of 0.5, 1, 2, … s at most, of half as much at least
+
+
 def test_a_lease_is_orphaned_when_the_server_is_silent_for_too_long(link: Answers) -> None:
     silent = link(httpx.ConnectError("refused"), orphan_s=0)
     with pytest.raises(ServerSilentError):
@@ -205,13 +238,15 @@ def test_absence_and_return_of_the_server_are_each_logged_once(
 
 def test_a_broken_download_starts_over(link: Answers) -> None:
     def cut_off() -> Iterator[bytes]:
-        yield b"half of it, and longer than the whole"
+        yield bytes(70_000)  # longer than the whole
         raise httpx.ReadError("cut off")
 
     sink = io.BytesIO()
     answers = (httpx.Response(200, content=cut_off()), httpx.Response(200, content=b"whole"))
-    link(*answers).download("/f", sink, until=Pauses())
+    heard: list[int] = []
+    link(*answers).download("/f", sink, until=Pauses(), on_bytes=heard.append)
     assert sink.getvalue() == b"whole"
+    assert heard == [65_536, 5]
 
 
 def test_a_server_without_room_is_waited_for_and_does_not_orphan_the_lease(
@@ -264,7 +299,9 @@ def test_a_file_that_is_replaced_while_it_is_sent_arrives_as_it_was(tmp_path: Pa
     path.write_bytes(b"old" * 100_000)
     newer.write_bytes(b"new")
     transport = Consuming(lambda: newer.exists() and newer.replace(path))
-    sending(transport).upload(LEASE, "state", path, until=Pauses())
+    heard: list[int] = []
+    sending(transport).upload(LEASE, "state", path, until=Pauses(), on_bytes=heard.append)
+    assert heard == [65_536, 131_072, 196_608, 262_144, 300_000]
     assert transport.received == b"old" * 100_000
     assert path.read_bytes() == b"new"
 
@@ -364,8 +401,25 @@ def test_a_hold_renews_on_its_own(link: Answers, requests: list[httpx.Request]) 
     answers = [renewed(renew_s=0.02), renewed(renew_s=0.02), error(409)]
     with LeaseHold(link(*answers), hasty, lambda _: third.set()):
         assert third.wait(10)
-    assert bodies(requests[:1]) == [{"reports": [], "value": None, "resumed_from_epoch": None}]
+    assert bodies(requests[:1]) == [
+        {"reports": [], "value": None, "resumed_from_epoch": None, "stage": None}
+    ]
     assert requests[0].url.path == "/v1/leases/t1/2"
+
+
+def test_every_renewal_tells_what_the_work_is_at(
+    link: Answers, requests: list[httpx.Request]
+) -> None:
+    with LeaseHold(link(renewed()), LEASE, lambda _: None) as hold:
+        hold.renew(RenewRequest())
+        heard = hold.transfer("downloading", 10)
+        heard(4)
+        hold.renew(RenewRequest())
+        heard(10)
+        hold.renew(RenewRequest(value=0.5))
+    told = [(body["value"], body["stage"]) for body in bodies(requests)]
+    file = {"name": "downloading", "total": 10, "unit": "bytes"}
+    assert told == [(None, None), (None, {**file, "done": 4}), (0.5, {**file, "done": 10})]
 
 
 def test_a_paused_lease_is_renewed_until_it_was_saved(
@@ -388,3 +442,32 @@ def test_an_end_after_the_block_is_not_heard(link: Answers) -> None:
         pass
     hold.end("lost")
     assert heard == []
+
+
+def test_a_renewal_that_finds_the_lease_gone_while_its_result_is_taken_ends_nothing(
+    link: Answers,
+) -> None:
+    """The result was accepted, and the renewal under way heard of that before the result did."""
+    heard: list[str] = []
+    lost = link(error(409, "lease_lost"))
+    with LeaseHold(lost, LEASE, heard.append) as hold:
+
+        def accepted() -> str:
+            with pytest.raises(HoldEndedError, match="done"):
+                hold.renew(RenewRequest())
+            hold.check()
+            return "recorded"
+
+        assert hold.settle(accepted) == "recorded"
+        with pytest.raises(HoldEndedError, match="done"):
+            hold.renew(RenewRequest())
+    assert heard == []
+
+
+def test_a_result_that_comes_too_late_ends_the_lease_as_lost(link: Answers) -> None:
+    heard: list[str] = []
+    with LeaseHold(link(renewed()), LEASE, heard.append) as hold:
+        late = link(error(409, "lease_lost"))
+        with pytest.raises(HoldEndedError, match="lost"):
+            hold.settle(lambda: late.renew(LEASE, RenewRequest(), until=hold.ended))
+    assert heard == ["lost"]

@@ -8,7 +8,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 
-from model.config import Truncation
+from model.config import Cut
 from model.errors import InputError
 from model.tokens import (
     Sequences,
@@ -16,7 +16,6 @@ from model.tokens import (
     lengths_summary,
     load_tokenizer,
     tokenize,
-    truncated_share,
     unknown_share,
 )
 from model.vocabulary import save_tokenizer, train_wordpiece
@@ -63,9 +62,7 @@ def spaced(*words: str) -> list[str]:
         ("head_tail", ["<abchi>", "<ab>", "<>"]),
     ],
 )
-def test_a_long_text_is_cut_where_the_truncation_says(
-    truncation: Truncation, expected: list[str]
-) -> None:
+def test_a_long_text_is_cut_where_the_truncation_says(truncation: Cut, expected: list[str]) -> None:
     sequences = tokenize(letters(), spaced("abcdefghi", "ab", "")).fit(7, truncation)
     assert [spell(sequences, row) for row in range(3)] == expected
     assert (sequences.truncated_rows, sequences.lost_tokens) == (1, 4)
@@ -112,8 +109,6 @@ def test_lengths_and_shares_are_counted_by_hand() -> None:
     table = tokenize(letters(), spaced("abcdefgh", "ab", "a1", "3"))
     assert table.lengths.tolist() == [10, 4, 4, 3]
     assert lengths_summary(table) == {"p50": 4, "p90": 10, "p95": 10, "p99": 10, "max": 10}
-    assert (truncated_share(table, 10), truncated_share(table, 9)) == (0.0, 0.25)
-    assert truncated_share(table, 3) == 0.75
     assert unknown_share(table) == 2 / 13
     assert table.nbytes == 13 * 4 + 5 * 8
 
@@ -160,7 +155,7 @@ def assert_equals_transformers(folder: Path, ours: Tokenizer) -> None:
 
     theirs = AutoTokenizer.from_pretrained(folder)
     single, paired = tokenize(ours, TEXTS), tokenize(ours, TEXTS, OTHERS)
-    sides: dict[Truncation, str] = {"head": "right", "tail": "left"}
+    sides: dict[Cut, str] = {"head": "right", "tail": "left"}
     for truncation, side in sides.items():
         theirs.truncation_side = side
         for max_length in (5, 6, 7, 12, 33, 512):
@@ -174,7 +169,7 @@ def assert_equals_transformers(folder: Path, ours: Tokenizer) -> None:
                 compare(table, max_length, truncation, expected)
 
 
-def compare(table: TokenTable, max_length: int, truncation: Truncation, expected: Any) -> None:
+def compare(table: TokenTable, max_length: int, truncation: Cut, expected: Any) -> None:
     sequences = table.fit(max_length, truncation)
     for row in range(len(sequences)):
         piece = slice(sequences.offsets[row], sequences.offsets[row + 1])

@@ -17,7 +17,7 @@ from model.errors import InputError
 from model.splits import SplitRows, write_rows
 from service.worker import trainer
 from service.worker.checkpoints import finished_epochs
-from service.worker.pipe import Evaluate, SplitFile, Train
+from service.worker.pipe import OTHER_CHECKPOINT, Evaluate, SplitFile, Train
 from service.worker.trainer import ModelRunner, read_split, train_config
 from service.worker.trainer_loop import TrainerOptions
 
@@ -198,6 +198,30 @@ def test_a_checkpoint_of_another_job_is_told_of_and_left_alone(
     [problem] = finished.info["problems"]
     assert problem.startswith("checkpoint_ignored: ")
     assert "seed" in problem
+
+
+def test_a_damaged_checkpoint_fails_a_job_that_has_another_one(
+    runner: ModelRunner, job: Train, tmp_path: Path
+) -> None:
+    path = tmp_path / "state.safetensors"
+    saving = replace(job, checkpoint_path=str(path))
+    runner.train(saving, on_epoch=lambda *_: "save", **UNDISTURBED)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert finished_epochs(path) is not None  # the header is whole
+
+    anew = runner.train(
+        replace(saving, resume_path=str(path)), on_epoch=lambda *_: "continue", **UNDISTURBED
+    )
+    assert anew.info["resumed_from_epoch"] is None
+    with pytest.raises(InputError, match="checksum") as refused:
+        runner.train(
+            replace(saving, resume_path=str(path), resume_must_fit=True),
+            on_epoch=lambda *_: "continue",
+            **UNDISTURBED,
+        )
+    assert refused.value.code == OTHER_CHECKPOINT
 
 
 @pytest.mark.parametrize("damage", ["torn", "foreign", "too_many_rows"])

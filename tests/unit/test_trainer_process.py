@@ -5,10 +5,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
+from real_parts import SEARCHED
 
 from service.worker.pipe import Ready, decode_from_trainer
 from service.worker.trainer_process import (
@@ -19,8 +19,9 @@ from service.worker.trainer_process import (
     trainer_env,
 )
 
-SUPPORT = Path(__file__).parents[1] / "support"
 WAIT_S = 60
+IMPORT_S = 120
+"""A real trainer imports torch, which takes its time on a busy machine."""
 
 
 def command(module: str = "fake_trainer", device: str = "cpu") -> list[str]:
@@ -28,7 +29,7 @@ def command(module: str = "fake_trainer", device: str = "cpu") -> list[str]:
 
 
 def env() -> dict[str, str]:
-    return trainer_env({**os.environ, "PYTHONPATH": str(SUPPORT)}, threads=1)
+    return trainer_env({**os.environ, "PYTHONPATH": SEARCHED}, threads=1)
 
 
 @contextmanager
@@ -96,7 +97,7 @@ def test_a_waiting_thread_can_be_woken() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there_ends_the_real_trainer_with_status_2() -> None:
     with trainer("service.worker.trainer", device="cuda") as process:
-        exited = process.receive(WAIT_S)
+        exited = process.receive(IMPORT_S)
         assert isinstance(exited, Exited)
         assert exited.status == 2
         assert "no_cuda" in exited.tail

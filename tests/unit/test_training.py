@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
-from torch.nn import functional
 
 from model.batches import Positions
 from model.classifier import Classifier
 from model.config import TrainConfig
+from model.cross_entropy import class_weights, summed_cross_entropy
 from model.data import Examples
 from model.devices import resolve_precision
 from model.disk import is_disk_full
 from model.errors import InputError, TrainingError
 from model.evaluation import evaluate_split
-from model.gradients import BatchGradients, class_weights
+from model.gradients import BatchGradients
 from model.memory import PartSize, run_in_parts
 from model.metrics import Evaluation
-from model.network import build_network
+from model.network import Head, build_network
 from model.tokens import Sequences
 from model.training import Decision, EpochReport, TrainData, TrainingCache, TrainResult, train
 from model.trial_data import prepare
@@ -142,6 +142,25 @@ def test_training_leaves_the_callers_random_state_alone(data: TrainData) -> None
     np.random.seed(7)
     run(replace(QUICK, epochs=1), data)
     assert (torch.rand(1).item(), float(np.random.rand())) == expected
+
+
+def test_a_run_tells_how_far_it_is(data: TrainData) -> None:
+    told: list[tuple[str, int, int]] = []
+    run(QUICK, data, on_progress=lambda *said: told.append(said))
+    # 90 rows in batches of 16 are 6 steps an epoch; the texts go through the tokenizer at once.
+    assert told[:3] == [("tokenizing", 0, 90), ("tokenizing", 90, 90), ("tokenizing", 30, 30)]
+    steps = [("training", step, 12) for step in range(1, 13)]
+    assert [said for said in told if said[0] == "training"] == steps
+    assert told[9:].index(("evaluating", 30, 30)) < told[9:].index(("training", 7, 12))
+    assert told[-1] == ("evaluating", 30, 30)
+
+
+def test_tokens_from_the_cache_are_not_told_of_again(data: TrainData) -> None:
+    cache = TrainingCache(100_000_000)
+    run(replace(QUICK, epochs=1), data, cache=cache)
+    told: list[str] = []
+    run(replace(QUICK, epochs=1), data, cache=cache, on_progress=lambda name, *_: told.append(name))
+    assert told.count("tokenizing") == 1  # as it begins
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float], metric: str) -> None:
@@ -274,25 +293,35 @@ def test_one_step_in_parts_is_the_step_of_the_whole_batch(
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("loss_name", ["cross_entropy", "focal"])
 @pytest.mark.parametrize("weighting", ["none", "inverse"])
 def test_the_gradients_of_uneven_parts_add_up_to_those_of_the_mean_loss(
-    data: TrainData, weighting: Any, smoothing: float
+    data: TrainData, weighting: Any, loss_name: Any, smoothing: float
 ) -> None:
     data = replace(data, train=subset(data.train, [0, 1, 2, 3, 6, 9, 12]))  # five of one class
     material = prepare(QUICK, data, TrainingCache(0))
-    network = build_network(material.base, LABELS, device=CPU, dropout=0.0)
+    network = build_network(material.base, Head(LABELS), device=CPU, dropout=0.0)
     classifier = Classifier(network, 512, CPU, "fp32")
+    config = replace(
+        QUICK, class_weighting=weighting, label_smoothing=smoothing, loss=loss_name, batch_size=90
+    )
     gradients = BatchGradients(
-        classifier, material.train, labels=3, weighting=weighting, smoothing=smoothing
+        classifier,
+        material.train,
+        material.task.loss(material.train, config, CPU),
+        part_rows=config.batch_size,
     )
     positions = np.arange(7)
-    ids = material.train.label_ids
-    reference = functional.cross_entropy(
+    ids = material.train.targets
+    weights = torch.from_numpy(class_weights(np.bincount(ids, minlength=3), weighting))
+    reference = summed_cross_entropy(
         classifier.logits(material.train.sequences, positions),
         torch.from_numpy(ids),
-        torch.from_numpy(class_weights(ids, 3, weighting)),
-        label_smoothing=smoothing,
+        weights,
+        smoothing=smoothing,
+        gamma=2.0 if loss_name == "focal" else 0.0,
     )
+    reference = reference / weights[ids].sum()
     reference.backward()
     expected = {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
     network.zero_grad()
@@ -418,17 +447,12 @@ def test_a_loss_that_explodes_is_named(data: TrainData, monkeypatch: pytest.Monk
     assert raised.value.code == "nan_loss"
 
 
-def test_inverse_weights_give_every_class_the_same_share() -> None:
-    ids = np.array([0, 0, 0, 1])
-    # rows / (classes present · rows of the class): 4 / (2 · 3), 4 / (2 · 1), absent
-    assert class_weights(ids, 3, "inverse") == pytest.approx([4 / 6, 2.0, 0.0])
-    assert class_weights(ids, 3, "none").tolist() == [1, 1, 1]
-
-
 def test_the_share_of_truncated_rows_is_reported(data: TrainData) -> None:
     words = np.array([len(text.split()) for text in data.train.text_a])
     result = run(replace(QUICK, epochs=1, max_length=7), data)
     assert result.truncated_share == pytest.approx((words > 5).mean())
+    # Every word is a piece of its own in this vocabulary.
+    assert result.lost_token_share == pytest.approx(np.maximum(words - 5, 0).sum() / words.sum())
 
 
 def test_pairs_are_trained_on_both_texts(data: TrainData) -> None:
@@ -452,7 +476,7 @@ def test_a_scratch_vocabulary_may_be_given(data: TrainData, tmp_path: Path) -> N
     ("change", "code"),
     [
         ({"max_length": 513}, "invalid_value"),
-        ({"task": "token"}, "unsupported_task"),
+        ({"task": "speech"}, "unsupported_task"),
         ({"metric": "beauty"}, "unknown_metric"),
         ({"model": "scratch:huge"}, "unknown_model"),
         ({"model": "/no/such/folder"}, "unknown_model"),

@@ -11,7 +11,7 @@ import torch
 
 from model.config import TrainConfig
 from model.data import Examples
-from model.network import build_network, load_base
+from model.network import Head, build_network, load_base
 from model.training import TrainData, TrainResult, train
 from model.used_words import UsedWords
 
@@ -28,12 +28,26 @@ class WholeTable:
         return weights
 
 
-@pytest.mark.parametrize("model_type", ["bert", "distilbert", "electra", "modernbert"])
+@pytest.mark.parametrize(
+    ("model_type", "settings"),
+    [
+        ("bert", {}),
+        ("distilbert", {}),
+        ("electra", {}),
+        ("modernbert", {}),
+        ("bert", {"layer_decay": 0.5, "ema_decay": 0.9}),
+        ("bert", {"freeze_layers": 1, "ema_decay": 0.9}),
+        ("bert", {"max_steps": 4, "sampling": "oversample"}),
+        ("bert", {"max_length": 4, "word_dropout": 0.4}),
+        ("bert", {"max_length": 4, "truncation": "windows"}),
+    ],
+)
 def test_every_weight_ends_as_if_all_words_had_been_trained(
     model_folder: Callable[[str], Path],
     examples: Callable[[int, int], Examples],
     monkeypatch: pytest.MonkeyPatch,
     model_type: str,
+    settings: dict[str, Any],
 ) -> None:
     config = TrainConfig(
         model=str(model_folder(model_type)),
@@ -46,6 +60,7 @@ def test_every_weight_ends_as_if_all_words_had_been_trained(
         dropout=0.0,
         precision="fp32",
     )
+    config = replace(config, **settings)
     few = examples(24, 1)
     few = replace(few, text_a=["my new card password", "a refund today", "the parcel still"] * 8)
     data = TrainData(train=few, validation=few, labels=LABELS, dataset_key="few")
@@ -66,7 +81,7 @@ def test_every_weight_ends_as_if_all_words_had_been_trained(
 def test_words_are_asked_by_their_own_ids_and_padding_learns_nothing(
     model_folder: Callable[[str], Path],
 ) -> None:
-    network = build_network(load_base(model_folder("bert")), LABELS, device=CPU, dropout=0.0)
+    network = build_network(load_base(model_folder("bert")), Head(LABELS), device=CPU, dropout=0.0)
     before: Any = network.get_input_embeddings()
     ids = torch.tensor([[7, 0, 9, 7]])
     expected = before(ids)

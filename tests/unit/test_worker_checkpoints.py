@@ -103,6 +103,25 @@ def test_a_broken_one_of_this_machine_gives_way_to_the_servers(tmp_path: Path) -
     assert checkpoint.to_resume(sends(b"r"), tmp_path, []) == tmp_path / "resume.safetensors"
 
 
+def test_one_of_this_machine_that_was_refused_gives_way_to_the_servers(tmp_path: Path) -> None:
+    own = write_checkpoint(tmp_path / "state", 5)
+    checkpoint = LeaseCheckpoint(make_lease(resume=resume(b"r", 3)), own)
+    chosen = checkpoint.to_resume(no_download, tmp_path, [])
+    assert checkpoint.replaceable(chosen)
+    checkpoint.discard_own()
+    fetched = checkpoint.to_resume(sends(b"r"), tmp_path, [])
+    assert fetched == tmp_path / "resume.safetensors"
+    assert not checkpoint.replaceable(fetched)
+    assert not own.exists()  # nor is it sent to the server as the newest
+
+
+def test_without_one_at_the_server_this_machines_is_not_replaceable(tmp_path: Path) -> None:
+    own = write_checkpoint(tmp_path / "state", 5)
+    checkpoint = LeaseCheckpoint(make_lease(), own)
+    assert not checkpoint.replaceable(checkpoint.to_resume(no_download, tmp_path, []))
+    assert not checkpoint.replaceable(None)
+
+
 def fails(error: Exception) -> Any:
     def download(url: str, sink: BinaryIO) -> None:
         sink.write(b"part of it")

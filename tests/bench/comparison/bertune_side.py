@@ -20,7 +20,7 @@ from typing import Any
 from comparison.environment import child_environment
 from comparison.plan import Plan
 from comparison.record import StudyRecord, TrialRecord
-from studies import Client
+from studies.api import Api
 
 START_S = 120.0
 STOP_S = 60.0
@@ -43,8 +43,10 @@ def run(plan: Plan, folder: Path, *, slots: int) -> StudyRecord:
     (models / "base").symlink_to(plan.model_folder, target_is_directory=True)
     with _running(plan, home, models, folder / "bertune.log", slots) as url:
         key = (home / "admin.key").read_text(encoding="ascii").strip()
-        with Client(url, key) as client:
-            dataset = client.upload_dataset(plan.train_file, plan.validation_file)
+        with Api(url, key) as client:
+            # The peer learns from repeated rows too.
+            options = {"duplicates": "keep"}
+            dataset = client.upload_dataset(plan.train_file, plan.validation_file, options=options)
             submitted = time.time()
             study = client.submit(study_spec(plan, dataset.id, slots=slots))
             ended = client.wait(study.id, poll_s=POLL_S)

@@ -57,7 +57,7 @@ class SideRun:
     load: float
     """The machine's load average over a minute as the run began."""
     matrix_rate: float
-    """Multiply-adds of the bf16 product measured at the start of the round, in flops per second."""
+    """The rate of matrix products measured at the start of the round, in flops per second."""
     real_tokens: tuple[int, ...]
     """Per trial: train tokens of all epochs, padding not counted."""
     train_flops: tuple[float, ...]

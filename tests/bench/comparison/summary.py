@@ -44,7 +44,7 @@ FIGURES: tuple[tuple[str, Figure, str], ...] = (
     ("s from submission", lambda run: run.study.search_s, ".1f"),
     ("CPU s", lambda run: run.cpu_s, ".0f"),
     ("real tokens/s", tokens_per_s, ".0f"),
-    ("share of bf16 rate", rate_share, ".1%"),
+    ("share of matrix rate", rate_share, ".1%"),
     ("trials/h", trials_per_hour, ".0f"),
     ("accuracy, mean", mean_accuracy, ".4f"),
     ("accuracy, best", best_accuracy, ".4f"),
@@ -65,7 +65,7 @@ def report(runs: Sequence[SideRun]) -> str:
 def _case_report(name: str, runs: Sequence[SideRun]) -> str:
     of_case = [run for run in runs if run.case == name]
     rates = [run.matrix_rate / 1e9 for run in of_case]
-    title = f"## {name}: bf16 products at {_spread(rates, '.0f')} Gflop/s"
+    title = f"## {name}: matrix products at {_spread(rates, '.0f')} Gflop/s"
     return "\n".join([title, "", *_figures(of_case), "", *_ratios(of_case), "", *_trials(of_case)])
 
 

@@ -18,6 +18,8 @@ from service.pages.study_pages import StudyPages
 from service.queue import dispatch
 from service.queue.asking import Asker
 from service.queue.dispatch import Dispatcher
+from service.queue.purge import Purge
+from service.store import deletion
 from studies.optuna_adapter import OptunaAdapter
 
 Condition = Callable[..., bool]
@@ -51,16 +53,27 @@ POINTS: Mapping[str, tuple[str, Any, str, Condition]] = {
     "result recorded, not answered": ("after", Dispatcher, "finish", _any_call),
 }
 """Before or after which function of whose, and at which of its calls."""
+PURGE_POINTS: Mapping[str, tuple[str, Any, str, Condition]] = {
+    "one trial's files removed": ("after", Purge, "_remove_folder", _any_call),
+    "all files removed, not noted": ("before", deletion, "forget_artifacts", _any_call),
+    "nothing removed in Optuna": ("before", OptunaAdapter, "delete_study", _any_call),
+    "removed in Optuna, our rows still there": ("after", OptunaAdapter, "delete_study", _any_call),
+    "events removed, not committed": ("after", deletion, "forget_events", _any_call),
+    "trials removed, not committed": ("after", deletion, "forget_trials", _any_call),
+    "trials removed, purge not noted": ("before", deletion, "mark_purged", _any_call),
+}
+"""Likewise, in the order in which a deleted study goes."""
 
 
 def arm(crash: str) -> None:
-    """Make this process kill itself at a point of `POINTS`, or at ``before commit 7`` or
-    ``after commit 7``: the seventh commit on any connection since the first claim came."""
+    """Make this process kill itself at a point of `POINTS` or `PURGE_POINTS`, or at
+    ``before commit 7`` or ``after commit 7``: the seventh commit on any connection since the first
+    claim came."""
     when, _, count = crash.partition(" commit ")
     if count:
         _arm_commit(when, int(count))
     else:
-        _make_deadly(*POINTS[crash])
+        _make_deadly(*{**POINTS, **PURGE_POINTS}[crash])
 
 
 def _arm_commit(when: str, count: int) -> None:

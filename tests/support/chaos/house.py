@@ -14,7 +14,8 @@ from real_parts import WAIT_S, tickets, until
 
 from chaos.nursery import Child, Nursery
 from service.store.database import Database
-from studies import Client, StudySpec
+from studies.api import Api
+from studies.spec import StudySpec
 
 LEASE_S = 5.0
 """The shortest that a server grants."""
@@ -123,9 +124,8 @@ class House:
             self._logs / f"{name}.log",
             server=f"http://127.0.0.1:{port}",
             key=self.key,
-            cache=str(self.home.parent / "cache"),
             name=name,
-            **options,
+            **{"cache": str(self.home.parent / "cache"), **options},
         )
         self.workers.append(worker)
         return worker
@@ -152,10 +152,16 @@ class House:
         """What the processes whose name begins with ``what`` have logged, by name."""
         return {path.stem: path.read_text() for path in sorted(self._logs.glob(f"{what}*.log"))}
 
-    def submit(self, **spec: Any) -> str:
+    def client(self) -> Api:
+        """A client of the first server."""
+        return Api(f"http://127.0.0.1:{self.ports[0]}", self.key)
+
+    def submit(self, *, test_fraction: float = 0.0, **spec: Any) -> str:
         """Submit a study over the API; returns its id."""
-        with Client(f"http://127.0.0.1:{self.ports[0]}", self.key) as client:
-            dataset = client.upload_dataset(tickets(self.home.parent))
+        with self.client() as client:
+            dataset = client.upload_dataset(
+                tickets(self.home.parent), options={"test_fraction": test_fraction}
+            )
             document = {"name": "storm", "dataset": dataset.id, "pruner": "none", **spec}
             return client.submit(StudySpec.model_validate(document)).id
 

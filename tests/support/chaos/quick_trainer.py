@@ -1,7 +1,8 @@
 """A trainer of the standard library alone, so that starting one costs next to nothing.
 
 It speaks the pipe of `service.worker.pipe` and learns nothing: a trial takes 0.07-0.33 s per epoch,
-and how long exactly, as well as its value, follows from its configuration.
+and how long exactly, as well as its value, follows from its configuration. With `EPOCH_S` in the
+environment every epoch takes so long instead.
 """
 
 import json
@@ -13,10 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from chaos.quick_checkpoint import load, save
 from service.worker.lifetime import OrphanedError, die_with_parent
 
 SHORTEST_EPOCH_S = 0.07
 LONGEST_EPOCH_S = 0.33
+EPOCH_S = "QUICK_EPOCH_S"
 ROWS_PER_CLASS = 10
 _STEPS = 10_007
 
@@ -47,6 +50,8 @@ class QuickTrainer:
                 continue
             if message["type"] == "train":
                 self._train(message)
+            elif message["type"] == "evaluate":
+                self._finish(message)
             elif message["type"] == "keep":
                 folder = Path(message["folder"])
                 folder.mkdir()
@@ -55,35 +60,48 @@ class QuickTrainer:
 
     def _train(self, job: dict[str, Any]) -> None:
         config, name = job["config"], job["job"]
-        epoch_s = SHORTEST_EPOCH_S + (LONGEST_EPOCH_S - SHORTEST_EPOCH_S) * draw(config, "time")
+        resumed = load(job["resume_path"])
+        if resumed is not None:
+            self._say(type="resumed", job=name, epochs=resumed)
         for epoch in range(config["epochs"]):
-            stopped = self._waits(name, epoch_s)
-            if not stopped:
+            stop = None if epoch < (resumed or 0) else self._waits(name, _epoch_s(config))
+            finished = epoch
+            if stop is None:
                 self._say(type="epoch", job=name, epoch=epoch, metrics=_metrics(value_of(config)))
-                stopped = self._decision(name) == "stop"
-            if stopped:
+                stop, finished = self._decision(job, epoch + 1), epoch + 1
+            if stop is not None:
+                if stop.get("save"):
+                    save(job["checkpoint_path"], finished)
                 break
-        Path(job["predictions_path"]).write_text("row,true,predicted,probability\n")
-        self._say(type="finished", job=name, **_finding(value_of(config), job["labels"]))
+        self._finish(job, resumed_from_epoch=resumed)
 
-    def _waits(self, job: str, seconds: float) -> bool:
-        """Spend the time of an epoch; whether the agent says stop meanwhile."""
+    def _finish(self, job: dict[str, Any], **info: Any) -> None:
+        Path(job["predictions_path"]).write_text("row,true,predicted,probability\n")
+        finding = _finding(value_of(job["config"]), job["labels"])
+        self._say(type="finished", job=job["job"], **finding, info=info)
+
+    def _waits(self, job: str, seconds: float) -> dict[str, Any] | None:
+        """Spend the time of an epoch; the agent's word if it says stop meanwhile."""
         deadline = time.monotonic() + seconds
         while (left_s := deadline - time.monotonic()) > 0:
             message = self._hear(left_s)
             if message is not None and message["type"] == "stop" and message["job"] == job:
-                return True
-        return False
+                return message
+        return None
 
-    def _decision(self, job: str) -> str:
+    def _decision(self, job: dict[str, Any], finished: int) -> dict[str, Any] | None:
+        """Wait for the answer to an epoch; the agent's word if it is to stop."""
         while True:
             message = self._hear(None)
-            if message is None or message["job"] != job:
+            if message is None or message["job"] != job["job"]:
                 continue
-            if message["type"] == "stop":
-                return "stop"
+            if message["type"] == "stop" or message.get("decision") == "stop":
+                return message
             if message["type"] == "decide":
-                return str(message["decision"])
+                if message["decision"] == "save":
+                    save(job["checkpoint_path"], finished)
+                    self._say(type="saved", job=job["job"], epochs=finished)
+                return None
 
     def _hear(self, timeout_s: float | None) -> dict[str, Any] | None:
         """The agent's next message; None when it says none in time."""
@@ -103,6 +121,11 @@ class QuickTrainer:
         os.write(1, json.dumps(message).encode() + b"\n")
 
 
+def _epoch_s(config: dict[str, Any]) -> float:
+    drawn_s = SHORTEST_EPOCH_S + (LONGEST_EPOCH_S - SHORTEST_EPOCH_S) * draw(config, "time")
+    return float(os.environ.get(EPOCH_S, drawn_s))
+
+
 def _metrics(value: float) -> dict[str, float]:
     return {"macro_f1": value, "accuracy": value, "loss": 1 - value}
 
@@ -118,7 +141,6 @@ def _finding(value: float, labels: list[str]) -> dict[str, Any]:
         "metrics": _metrics(value),
         "per_class": [{"label": label, **scores} for label in labels],
         "confusion": {"labels": labels, "matrix": matrix},
-        "info": {},
     }
 
 

@@ -1,0 +1,76 @@
+"""Running counts of one split while it streams past.
+
+Beside the label counts they take 28 bytes a row, 36 with groups: a file of ten million rows costs
+280 MB, whatever its texts weigh.
+"""
+
+import hashlib
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(slots=True)
+class SplitTally:
+    """What `model.rows` saw of a split; the arrays hold one entry per kept row."""
+
+    labels: Counter[str] = field(default_factory=Counter)
+    """How often each class stands there, counted by the task's `LabelReader`."""
+    missing: Counter[str] = field(default_factory=Counter)
+    """Rows that lack a ``text``, ``label``, ``group`` or ``date``, or a ``field`` of a text that
+    is made of several."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Rows that were left out, by reason."""
+    repaired: Counter[str] = field(default_factory=Counter)
+    """Rows in which something was repaired, by `model.text_repair.KINDS`."""
+    values: "array[float]" = field(default_factory=lambda: array("d"))
+    """The labels of a task whose labels are numbers."""
+    numbers: "array[int]" = field(default_factory=lambda: array("Q"))
+    """The rows' numbers in their source."""
+    text_hashes: "array[int]" = field(default_factory=lambda: array("Q"))
+    row_hashes: "array[int]" = field(default_factory=lambda: array("Q"))
+    """Of texts and label together."""
+    group_hashes: "array[int]" = field(default_factory=lambda: array("Q"))
+    words: "array[int]" = field(default_factory=lambda: array("I"))
+
+    def add(
+        self, number: int, text_a: str, text_b: str | None, label: str, group: int | None = None
+    ) -> None:
+        """Count a kept row's texts. Raises `UnicodeEncodeError` for a lone surrogate anywhere."""
+        label_bytes = label.encode()
+        digest = _text_digest(text_a, text_b)
+        self.text_hashes.append(int.from_bytes(digest.digest(), "little"))
+        digest.update(b"\0" + label_bytes)
+        self.row_hashes.append(int.from_bytes(digest.digest(), "little"))
+        self.numbers.append(number)
+        self.words.append(len(text_a.split()) + (0 if text_b is None else len(text_b.split())))
+        if group is not None:
+            self.group_hashes.append(group)
+
+    @property
+    def rows(self) -> int:
+        return len(self.words)
+
+
+def text_hash(text_a: str, text_b: str | None) -> int:
+    """64 bits that are equal for equal texts, of which different ones in a billion rows have a
+    chance of some percent to share one."""
+    return int.from_bytes(_text_digest(text_a, text_b).digest(), "little")
+
+
+def _text_digest(text_a: str, text_b: str | None) -> Any:
+    digest = hashlib.blake2b(text_a.encode(), digest_size=8)
+    if text_b is not None:
+        digest.update(b"\0" + text_b.encode())  # no text holds a NUL, so pairs do not run together
+    return digest
+
+
+def as_array(values: "array[int]") -> Hashes:
+    """The values without a copy."""
+    return np.frombuffer(values, dtype=np.dtype(f"u{values.itemsize}"))

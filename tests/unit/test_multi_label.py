@@ -1,0 +1,197 @@
+"""Several classes per row: every figure by hand, and a saved model that says the same."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from transformers import pipeline
+
+from model.config import TrainConfig
+from model.data import Examples
+from model.evaluation import evaluate
+from model.metrics import Evaluation
+from model.tasks.learning_task import FACTS
+from model.tasks.multi_label import LabelPredictions, MultiLabelTask, YesOrNo
+from model.tasks.thresholds import best_thresholds
+from model.training import CheckpointPlan, TrainData, TrainResult, train
+
+CPU = torch.device("cpu")
+LABELS = ("card", "cash", "loan")
+CONFIG = TrainConfig(
+    task="multi_label",
+    metric="micro_f1",
+    learning_rate=2e-3,
+    batch_size=16,
+    max_length=12,
+    epochs=2,
+    precision="fp32",
+)
+
+
+def scored(true: list[list[int]], probabilities: list[list[float]]) -> Evaluation:
+    answers = np.array(true, dtype=bool)
+    predictions = LabelPredictions(
+        rows=np.arange(1, len(true) + 1),
+        true=answers,
+        probabilities=np.array(probabilities, dtype=np.float32),
+        thresholds=np.full(answers.shape[1], 0.5),
+    )
+    return MultiLabelTask.score(LABELS, predictions, loss=0.25)
+
+
+# Said: card; cash; nothing; card and cash. Right: the first row alone.
+BY_HAND = scored(
+    true=[[1, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0]],
+    probabilities=[[0.9, 0.1, 0.1], [0.3, 0.8, 0.1], [0.2, 0.4, 0.1], [0.6, 0.7, 0.2]],
+)
+
+
+def test_the_figures_are_those_worked_out_by_hand() -> None:
+    # card: 2 of 3 found, none wrong. cash: 0 of 1 found, 2 wrong. loan: nothing of nothing.
+    figures = BY_HAND.metrics
+    assert figures["micro_f1"] == pytest.approx(2 * 2 / (4 + 4))
+    assert figures["macro_f1"] == pytest.approx((0.8 + 0 + 0) / 3)
+    assert figures["weighted_f1"] == pytest.approx((3 * 0.8 + 1 * 0) / 4)
+    assert figures["subset_accuracy"] == pytest.approx(1 / 4)
+    # card ranked 1 1 1 0 by probability: 1. cash: third of four: 1/3. loan has no row: left out.
+    assert figures["map"] == pytest.approx((1 + 1 / 3) / 2)
+    assert figures["loss"] == 0.25
+    card = BY_HAND.per_class[0]
+    assert (card.precision, card.recall, card.f1, card.support) == pytest.approx((1, 2 / 3, 0.8, 3))
+
+
+def test_missed_labels_are_paired_with_those_said_in_their_place() -> None:
+    usual = BY_HAND.matrices[0]
+    assert (usual.kind, usual.unit, usual.labels[-1]) == ("label_by_label", "pairs", "∅")
+    # Row 2 missed card for cash, row 3 missed cash for nothing, row 4 said cash for nothing.
+    assert usual.counts.tolist() == [[2, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 0]]
+    empty = scored([[0, 0, 0]], [[0.1, 0.1, 0.1]]).matrices[0]
+    assert empty.counts.tolist() == [[0] * 4, [0] * 4, [0] * 4, [0, 0, 0, 1]]
+
+
+def test_every_class_has_a_matrix_of_its_own() -> None:
+    halves = {half.labels: half.counts.tolist() for half in BY_HAND.matrices[1:]}
+    assert halves == {
+        ("¬card", "card"): [[1, 0], [1, 2]],
+        ("¬cash", "cash"): [[1, 2], [1, 0]],
+        ("¬loan", "loan"): [[4, 0], [0, 0]],
+    }
+
+
+def test_a_threshold_is_where_the_f1_is_highest_and_half_where_nothing_can_be_learned() -> None:
+    probabilities = np.array([[0.4, 0.9], [0.3, 0.8], [0.2, 0.7], [0.1, 0.6]], dtype=np.float32)
+    true = np.array([[1, 0], [1, 0], [0, 0], [0, 0]], dtype=bool)
+    # Said from 0.3 on the first class is all right; 0.25 is halfway to the next.
+    assert best_thresholds(true, probabilities) == pytest.approx([0.25, 0.5])
+
+
+def test_equal_probabilities_are_said_together() -> None:
+    probabilities = np.array([[0.6], [0.6], [0.2]], dtype=np.float32)
+    true = np.array([[1], [0], [1]], dtype=bool)
+    # F1 from 0.6 on: 2·1/(2+2); from 0.2 on: 2·2/(3+2).
+    assert best_thresholds(true, probabilities) == pytest.approx([0.1])
+
+
+def test_the_loss_is_binary_cross_entropy_and_parts_add_up() -> None:
+    answers = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0]], dtype=np.float32)
+    logits = torch.tensor(np.random.default_rng(0).normal(size=(4, 3)), dtype=torch.float32)
+    plain = YesOrNo(answers, CONFIG, CPU)
+    expected = functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(answers))
+    parts = [plain.total(logits[:1], np.array([0])), plain.total(logits[1:], np.array([1, 2, 3]))]
+    assert float(sum(parts)) / plain.weight(np.arange(4)) == pytest.approx(
+        expected.item(), abs=1e-6
+    )
+    # Of card 3 rows of 4: with weights, having and not having it count alike.
+    inverse = YesOrNo(answers, replace(CONFIG, class_weighting="inverse"), CPU)
+    zero = torch.zeros(4, 3)
+    having, without = np.array([0, 1, 3]), np.array([2])
+    card = [inverse.total(zero[rows][:, :], rows).item() for rows in (having, without)]
+    assert sum(card) == pytest.approx(4 * np.log(2), rel=1e-5)
+
+
+def make_examples(rows: int, seed: int) -> Examples:
+    """One word for every label; a third of the rows have none."""
+    rng = np.random.default_rng(seed)
+    texts, labels = [], []
+    for _ in range(rows):
+        found = [label for label in LABELS if rng.random() < 0.35]
+        words = [str(word) for word in rng.choice(["the", "a", "my", "now"], size=4)] + found
+        texts.append(" ".join(rng.permutation(words)))
+        labels.append("|".join(found))
+    return Examples(texts, None, labels, np.arange(1, rows + 1, dtype=np.int64))
+
+
+@pytest.fixture(scope="module")
+def data() -> TrainData:
+    return TrainData(
+        train=make_examples(96, 1),
+        validation=make_examples(32, 2),
+        labels=LABELS,
+        dataset_key="topics",
+    )
+
+
+def run(data: TrainData, config: TrainConfig = CONFIG, **options: Any) -> TrainResult:
+    return train(config, data, device=CPU, on_epoch=lambda _: "continue", **options)
+
+
+@pytest.fixture(scope="module")
+def result(data: TrainData) -> TrainResult:
+    torch.set_num_threads(1)
+    return run(data, replace(CONFIG, epochs=8))
+
+
+def test_it_learns_and_a_saved_model_predicts_as_it_did_in_training(
+    data: TrainData, result: TrainResult, tmp_path: Path
+) -> None:
+    assert result.metrics["micro_f1"] > 0.9
+    result.save(tmp_path / "saved")
+    again = evaluate(tmp_path / "saved", data.validation, LABELS, CONFIG, device=CPU)
+    assert again.metrics == pytest.approx(result.metrics, abs=1e-5)
+    assert np.array_equal(again.predictions.predicted, result.predictions.predicted)
+    # The stored thresholds are used as they are: on other rows none is tuned.
+    other = evaluate(tmp_path / "saved", make_examples(20, 3), LABELS, CONFIG, device=CPU)
+    assert np.array_equal(other.predictions.thresholds, result.predictions.thresholds)
+
+
+def test_the_pipeline_of_transformers_gives_the_recorded_predictions(
+    data: TrainData, result: TrainResult, tmp_path: Path
+) -> None:
+    result.save(tmp_path / "saved")
+    classify = pipeline("text-classification", str(tmp_path / "saved"), top_k=None, device="cpu")
+    thresholds = getattr(classify.model.config, FACTS)["thresholds"]
+    found: Any = classify(data.validation.text_a, truncation=True)
+    said = [{x["label"] for x in row if x["score"] >= thresholds[x["label"]]} for row in found]
+    recorded = [
+        {label for label, yes in zip(LABELS, row, strict=True) if yes}
+        for row in result.predictions.predicted
+    ]
+    assert said == recorded
+    card = (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
+    assert f"| card | {thresholds['card']:.6g} |" in card
+    assert "## Every class against the rest, in rows" in card
+
+
+def test_a_run_stopped_within_an_epoch_ends_as_if_it_had_not_been(
+    data: TrainData, tmp_path: Path
+) -> None:
+    whole = run(data)
+    asked = iter(range(100))
+    path = tmp_path / "state"
+    run(
+        data,
+        checkpoint=CheckpointPlan(path),
+        should_stop=lambda: "no" if next(asked) < 8 else "after_saving",
+    )
+    resumed = run(data, checkpoint=CheckpointPlan(path, resume=path))
+    assert resumed.resumed_from_epoch == 1
+    assert resumed.metrics == whole.metrics
+    assert resumed.trained is not None
+    assert whole.trained is not None
+    for name, tensor in whole.trained.weights.items():
+        assert resumed.trained.weights[name].equal(tensor), name
+    assert np.array_equal(resumed.predictions.probabilities, whole.predictions.probabilities)
