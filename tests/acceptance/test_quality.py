@@ -1,0 +1,82 @@
+"""The comparison of quality still runs: both sides on every kind of task, on a few made-up rows."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from comparison.models import model_folder
+
+QUALITY = Path(__file__).parents[1] / "bench/quality.py"
+WAIT_S = 280
+CUES = ("login", "payment")
+ROWS = {"train": 24, "dev": 8, "test": 8}
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, str(QUALITY), *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three data sets whose labels their words tell, in the files of the real ones."""
+    for split, rows in ROWS.items():
+        cues = [CUES[row % 2] for row in range(rows)]
+        for name, column in (("subj", "label"), ("nlupp_banking", "labels")):
+            path = tmp_path / "data" / name / f"{split}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w", newline="") as file:
+                lines = ((f"my {cue} number {row} again", cue) for row, cue in enumerate(cues))
+                csv.writer(file).writerows([("text", column), *lines])
+        path = tmp_path / "data" / "wnut17" / f"{split}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        tagged = ({"tokens": ["my", cue, "app"], "tags": ["O", f"B-{cue}", "O"]} for cue in cues)
+        path.write_text("".join(json.dumps(row) + "\n" for row in tagged))
+    return tmp_path / "data"
+
+
+def test_both_sides_train_every_task_and_a_rerun_goes_on(tmp_path: Path, data: Path) -> None:
+    pytest.importorskip("accelerate", reason="the Trainer needs the extra `bench`")
+    model = model_folder("random:tiny", tmp_path / "base", data / "subj/train.csv")
+    out = tmp_path / "out"
+    asked = ["--data", str(data), "--model", str(model), "--out", str(out), "--epochs", "1"]
+    asked += ["--only", "subj,nlupp_banking,wnut17", "--threads", "1", "--learning-rate", "1e-3"]
+    first = run(*asked, "--seeds", "1")
+    assert first.returncode == 0, first.stderr
+    done = run(*asked, "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+
+    runs = [json.loads(line) for line in (out / "runs.jsonl").read_text().splitlines()]
+    order = [(entry["case"], entry["side"], entry["seed"]) for entry in runs]
+    cases = ("subj", "nlupp_banking", "wnut17")
+    # The second call trained the second seed only, the sides in the other order.
+    assert order == [(case, side, 0) for case in cases for side in ("bertune", "trainer")] + [
+        (case, side, 1) for case in cases for side in ("trainer", "bertune")
+    ]
+    for entry in runs:
+        assert entry["steps"] == {"subj": 1}.get(entry["case"], 2)  # 24 rows in batches of 32, 16
+    subj = [entry for entry in runs if entry["case"] == "subj"]
+    for entry in subj:
+        cells = entry["matrix"]
+        assert sum(map(sum, cells)) == ROWS["test"]
+        assert entry["test"]["accuracy"] == (cells[0][0] + cells[1][1]) / ROWS["test"]
+
+    for case in cases:
+        assert f"| {case} | lr 0.001, " in done.stdout
+    matrices = sorted(path.name for path in (out / "confusion").iterdir())
+    assert matrices == sorted(f"{c}-head-{s}.csv" for c in cases for s in ("bertune", "trainer"))
+    with (out / "confusion/subj-head-bertune.csv").open(newline="") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["true \\ predicted", *CUES]
+    added = [[sum(e["matrix"][r][c] for e in subj[::3]) for c in (0, 1)] for r in (0, 1)]
+    assert [[int(cell) for cell in line[1:]] for line in lines] == added
