@@ -37,9 +37,9 @@ from model.data import Examples, fingerprint, normalise, read_examples
 from model.data_arguments import add_data_arguments, read_data_options
 from model.data_warnings import data_warnings
 from model.dataset_summary import DataSummary
-from model.disk import full_disk_named
 from model.division import divide_train, wanted_fractions
-from model.errors import InputError, TrainingError
+from model.errors import InputError
+from model.exit_code import exit_code
 from model.interruption import stop_on_signals
 from model.measures import DEFAULT_METRIC, METRICS
 from model.progress import OnProgress, RunStage, unheard
@@ -58,28 +58,14 @@ validation epoch. Files are CSV, TSV, JSONL or Parquet with the columns text (or
 text_b) and label."""
 
 EXAMPLE = """\
-example: python -m model --train tickets.csv --model scratch:tiny --epochs 5 --out tickets-model"""
+example: python -m model --train tickets.csv --model scratch:tiny --epochs 5 --out tickets-model
+
+Ask a saved model: python -m model predict --help"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code: 0, 1 when the training failed, 2 when the input cannot be used."""
-    options = _parser().parse_args(arguments)
-    try:
-        with full_disk_named():
-            _run(options)
-    except InputError as error:
-        place = f" (at {', '.join(map(str, error.where))})" if error.where else ""
-        return _fail(f"{error.code}: {error.detail}{place}", 2)
-    except TrainingError as error:
-        return _fail(f"{error.code}: {error.detail}", 1)
-    except KeyboardInterrupt as error:
-        return _fail(str(error) or "interrupted", 130)
-    return 0
-
-
-def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"error: {message}\n")
-    return code
+    return exit_code(lambda: _run(_parser().parse_args(arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -36,11 +37,16 @@ def add_data_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--train", type=Path, required=True, metavar="FILE")
     group.add_argument("--validation", type=Path, metavar="FILE")
     group.add_argument("--test", type=Path, metavar="FILE", help="seen once, by the best epoch")
+    add_option_arguments(group, [field.name for field in dataclasses.fields(DataOptions)])
+
+
+def add_option_arguments(group: argparse._ArgumentGroup, names: Sequence[str]) -> None:
+    """An argument for each data option of ``names``; `read_data_options` reads them back."""
     hints = get_type_hints(DataOptions)
-    for field in dataclasses.fields(DataOptions):
-        settings = {"help": _HELP[field.name], "default": argparse.SUPPRESS}
-        flag = f"--{field.name.replace('_', '-')}"
-        group.add_argument(flag, **settings, **_kind(field.name, hints[field.name]))  # type: ignore[arg-type]
+    for name in names:
+        settings = {"help": _HELP[name], "default": argparse.SUPPRESS}
+        flag = f"--{name.replace('_', '-')}"
+        group.add_argument(flag, **settings, **_kind(name, hints[name]))  # type: ignore[arg-type]
 
 
 def _kind(name: str, hint: Any) -> dict[str, Any]:

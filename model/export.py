@@ -5,7 +5,6 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -16,10 +15,9 @@ from model.config import TrainConfig
 from model.errors import InputError
 from model.network import Head, Weights, quiet_transformers
 from model.pooling import own_pooling
+from model.saved_model import SETTINGS
 from model.vocabulary import save_tokenizer
 
-_SETTINGS = "bertune_settings"
-"""The entry of a saved `config.json` with how texts are read."""
 _READING = (
     "max_length",
     "truncation",
@@ -82,23 +80,11 @@ def _record_settings(path: Path, trained: TrainedModel) -> None:
     """Let `model.prediction` read texts as the training did, and let Transformers refuse a model
     that its class would run otherwise."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    content[_SETTINGS] = {name: getattr(trained.settings, name) for name in _READING}
+    content[SETTINGS] = {name: getattr(trained.settings, name) for name in _READING}
     if own_pooling(trained.config) is not None:
         content["model_type"] = OWN_TYPE + content["model_type"]
         content.pop("architectures", None)
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def read_settings(config: PretrainedConfig) -> dict[str, Any]:
-    """How a saved model reads texts: fields of `TrainConfig`.
-
-    Raises `InputError` ``no_settings`` for a model that was not saved by us.
-    """
-    found: dict[str, Any] | None = getattr(config, _SETTINGS, None)
-    if found is None:
-        detail = f"The model's config.json has no {_SETTINGS}: it was not trained by Bertune."
-        raise InputError("no_settings", detail, ("model",))
-    return found
 
 
 def _save_tokenizer(folder: Path, trained: TrainedModel) -> None:

@@ -1,66 +1,64 @@
-"""A saved classifier on new texts, read and pooled as in its training.
+"""A saved model on new texts, which are read, pooled and told as in its training.
 
-For models that Transformers' pipeline cannot run as they were trained: texts in windows or in two
-halves, and tokens pooled as no class of Transformers pools them.
+Also for models that Transformers' pipeline cannot run as they were trained: texts in windows or in
+two halves, and tokens pooled as no class of Transformers pools them. It is the evaluation of the
+trial itself, on texts whose labels nobody knows; so it says what the trial recorded.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
 
-from model.batches import evaluation_batches
-from model.classifier import Classifier
-from model.config import TrainConfig
-from model.devices import choose_device, resolve_precision
+from model.answers import ANSWERED, answers, placeholder
+from model.data import Examples
+from model.devices import choose_device
 from model.errors import InputError
-from model.evaluation import TOKENS_PER_BATCH
-from model.export import read_settings
-from model.network import Head, build_network, load_base, outputs_of
-from model.tasks.learning_task import FACTS
-from model.tokens import load_tokenizer, tokenize
-from model.windows import read_texts
+from model.evaluation import evaluate
+from model.labels.readers import reader_of
+from model.saved_model import read_saved
+from model.text_repair import TextRepair
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    label: str
-    probability: float
-
-
-@torch.inference_mode()
 def predict(
     folder: Path | str,
     texts: Sequence[str],
     second_texts: Sequence[str] | None = None,
     *,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-) -> list[Prediction]:
-    """The most probable label of every text (or pair), in their order.
+    normalise: bool = True,
+) -> list[Any]:
+    """What the model of ``folder`` says of every text (or pair), in their order: of `model.answers`
+    the one of its task.
 
-    Raises `InputError` for a folder that is no `single_label` classifier of ours.
+    A model of tags reads the tokens between white space. ``normalise`` repairs texts as the reader
+    of data does unless its option of this name says otherwise. Raises `InputError`: ``no_settings``
+    for a model that was not saved by Bertune, ``wrong_task``, ``bad_row`` for a second text where
+    tokens are tagged, and what a folder is refused for.
     """
-    place = choose_device(device)
-    base, tokenizer = load_base(Path(folder)), load_tokenizer(Path(folder))
-    config = TrainConfig(**read_settings(base.config))
-    task = getattr(base.config, FACTS, {"task": "single_label"})["task"]
-    if task != "single_label":
-        detail = f"The model is for {task}; `predict` asks classifiers of one class per text."
+    saved = read_saved(Path(folder))
+    task = saved.config.task
+    if task not in ANSWERED:
+        detail = f"The model is for {task}; `predict` asks models of {', '.join(ANSWERED)}."
         raise InputError("wrong_task", detail, ("model",))
-    labels = outputs_of(base.config)
-    network = build_network(base, Head(labels), device=place, dropout=None, trained=True)
-    precision = resolve_precision(config.precision, place)
-    classifier = Classifier(network.eval(), base.max_positions, place, precision)
+    if second_texts is not None and len(second_texts) != len(texts):
+        detail = f"There are {len(texts)} first texts and {len(second_texts)} second texts."
+        raise InputError("bad_row", detail, ("second_texts",))
+    place = choose_device(device)
     if not texts:
         return []
-    sequences = read_texts(tokenize(tokenizer, texts, second_texts), config)
-    found: dict[int, Prediction] = {}
-    for positions in evaluation_batches(sequences.lengths, TOKENS_PER_BATCH[place.type]):
-        probabilities = classifier.logits(sequences, positions).softmax(dim=-1).cpu().numpy()
-        best = np.argmax(probabilities, axis=1)
-        for position, chosen, row in zip(positions, best, probabilities, strict=True):
-            found[int(position)] = Prediction(labels[chosen], float(row[chosen]))
-    return [found[position] for position in range(len(texts))]
+    reader, repair = reader_of(task), TextRepair().repair
+    rows = zip(texts, *([] if second_texts is None else [second_texts]), strict=True)
+    read = [reader.texts(row, ("texts", f"row {number}")) for number, row in enumerate(rows, 1)]
+    if normalise:
+        read = [[reader.repaired(text, repair) for text in row] for row in read]
+    first = [row[0] for row in read]
+    examples = Examples(
+        first,
+        None if second_texts is None else [row[1] for row in read],
+        [placeholder(task, saved.labels, text) for text in first],
+        np.arange(1, len(first) + 1, dtype=np.int64),
+    )
+    evaluation = evaluate(Path(folder), examples, saved.labels, saved.config, device=place)
+    return answers(evaluation, first)

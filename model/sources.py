@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.config import DataOptions, Split
+from model.config import DataOptions
 from model.errors import InputError
 from model.lines import check_encoding, read_lines
 
@@ -51,7 +51,7 @@ class Source(Protocol):
         """Yield the named columns of every row, in ``names``' order."""
 
 
-def open_source(path: Path, split: Split, options: DataOptions) -> Source:
+def open_source(path: Path, split: str, options: DataOptions) -> Source:
     """Return the reader for ``path``, by ``options.format`` or the file name's ending.
 
     Raises `InputError` ``no_file``, ``empty_file``, ``unknown_format``, ``unknown_encoding`` or
@@ -78,7 +78,7 @@ def open_source(path: Path, split: Split, options: DataOptions) -> Source:
     return DelimitedSource(path, split, options.encoding, delimiter)
 
 
-def _empty_file(split: Split) -> InputError:
+def _empty_file(split: str) -> InputError:
     return InputError("empty_file", f"The {split} file is empty.", (split,))
 
 
@@ -87,7 +87,7 @@ class DelimitedSource:
     """CSV and TSV with a header line; fields may be quoted and hold line ends."""
 
     path: Path
-    split: Split
+    split: str
     encoding: str
     delimiter: str
     unit: Literal["line", "row"] = "line"
@@ -134,7 +134,7 @@ class JsonLinesSource:
     """One JSON object per line; the first one names the columns, later ones may lack some."""
 
     path: Path
-    split: Split
+    split: str
     encoding: str
     unit: Literal["line", "row"] = "line"
 
@@ -197,7 +197,7 @@ class ParquetSource:
     """A Parquet file, read in batches."""
 
     path: Path
-    split: Split
+    split: str
     unit: Literal["line", "row"] = "row"
 
     def columns(self) -> tuple[str, ...]:
