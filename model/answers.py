@@ -4,9 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from model.config import Task
+from model.config import MULTI_TASK, Task
+from model.heads import join_labels
 from model.labels.tags import OUTSIDE
+from model.measures import labels_of
 from model.metrics import Evaluation
+from model.saved_model import SavedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,29 @@ class NumberAnswer:
     """In the units of the train labels."""
 
 
-def placeholder(task: Task, labels: tuple[str, ...], text: str) -> str:
+@dataclass(frozen=True, slots=True)
+class HeadsAnswer:
+    """Of `multi_task`."""
+
+    heads: dict[str, Any]
+    """The answer of each head's task."""
+
+
+def placeholder(saved: SavedModel, text: str) -> str:
     """A label that ``text`` could have, in the canonical form of its task: what stands in the
     place of the true one where that is not known."""
+    task = saved.config.task
+    if task == MULTI_TASK:
+        return join_labels(
+            [
+                _placeholder(kind, labels_of(saved.labels, task, head), text)
+                for head, kind in saved.config.heads.items()
+            ]
+        )
+    return _placeholder(task, saved.labels, text)
+
+
+def _placeholder(task: Task, labels: tuple[str, ...], text: str) -> str:
     if task == "token":
         return " ".join([OUTSIDE] * len(text.split(" ")))
     return {"single_label": labels[0], "multi_label": "", "regression": "0"}[task]
@@ -91,11 +114,17 @@ def _numbers(labels: tuple[str, ...], found: Any, _: list[str]) -> list[NumberAn
     return [NumberAnswer(value) for value in found.predicted.tolist()]
 
 
+def _heads(labels: tuple[str, ...], found: Any, texts: list[str]) -> list[HeadsAnswer]:  # noqa: ARG001
+    said = {head: answers(one, texts) for head, one in found.heads.items()}
+    return [HeadsAnswer(dict(zip(said, row, strict=True))) for row in zip(*said.values(), strict=True)]
+
+
 _ANSWERS: dict[Task, Callable[[tuple[str, ...], Any, list[str]], Any]] = {
     "single_label": _classes,
     "multi_label": _label_sets,
     "token": _tags,
     "regression": _numbers,
+    "multi_task": _heads,
 }
 ANSWERED = tuple(_ANSWERS)
 """The tasks whose models can be asked."""

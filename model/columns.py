@@ -1,10 +1,11 @@
 """Which columns of a file hold the texts, the label, and what the splits go by."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from model.config import DataOptions, Split
 from model.errors import InputError
+from model.heads import stated_heads
 from model.labels.label_reader import LabelReader
 from model.text_recipe import TextRecipe, joined_columns, plain_column, template_recipe
 
@@ -15,9 +16,16 @@ class Columns:
 
     text_a: TextRecipe
     text_b: TextRecipe | None
-    label: str
+    label: str | None
+    """None where there are several."""
     group: str | None = None
     date: str | None = None
+    heads: Mapping[str, str] = field(default_factory=dict)
+    """Of several label columns: each by its head."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.heads.values()) if self.label is None else (self.label,)
 
     @property
     def texts(self) -> tuple[TextRecipe, ...]:
@@ -26,7 +34,7 @@ class Columns:
     def shown(self) -> dict[str, str | None]:
         """Plain values for people; what the splits go by is named only where it is used."""
         text_b = None if self.text_b is None else self.text_b.shown
-        facts = {"text_a": self.text_a.shown, "text_b": text_b, "label": self.label}
+        facts = {"text_a": self.text_a.shown, "text_b": text_b, "label": ", ".join(self.labels)}
         return facts | {
             name: value for name in ("group", "date") if (value := getattr(self, name)) is not None
         }
@@ -40,7 +48,7 @@ class Columns:
         wanted = dict.fromkeys(self.text_a.columns, "text")
         if self.text_b is not None:
             wanted |= dict.fromkeys(self.text_b.columns, "text_b")
-        wanted[self.label] = "label"
+        wanted |= dict.fromkeys(self.labels, "label_columns" if self.label is None else "label")
         if self.group is not None and (split == "train" or self.group in found):
             wanted.setdefault(self.group, "group")
         if self.date is not None and split == "train":
@@ -53,16 +61,19 @@ def choose_columns(found: Sequence[str], options: DataOptions, reader: LabelRead
 
     Raises `InputError` ``missing_column`` or ``invalid_value``.
     """
+    heads = stated_heads(options).items()
     columns = Columns(
         text_a=_first_text(found, options, reader),
         text_b=_second_text(found, options),
-        label=_choose("label", options.label, reader.label_names, found),
+        label=None if heads else _choose("label", options.label, reader.label_names, found),
+        heads={head: _choose("label_columns", stated.column, (), found) for head, stated in heads},
         group=options.group and _choose("group", options.group, (), found),
         date=options.date and _choose("date", options.date, (), found),
     )
     names = [name for text in columns.texts for name in text.columns]
-    if columns.label in names or (not options.template and len(set(names)) < len(names)):
-        used = ", ".join([*names, columns.label])
+    twice = not options.template and len(set(names)) < len(names)
+    if twice or not set(names).isdisjoint(columns.labels):
+        used = ", ".join([*names, *columns.labels])
         detail = f"Texts and label must be different columns; got {used}."
         raise InputError("invalid_value", detail, ("options",))
     return columns

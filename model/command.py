@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from model.checkpoint import read_checkpoint, scratch_size
 from model.config import (
+    LOSS_WEIGHT,
+    LOSS_WEIGHT_RULE,
     RULES,
     SCRATCH_LEARNING_RATE,
     SCRATCH_PREFIX,
@@ -28,10 +30,11 @@ from model.config import (
     Rule,
     Scalar,
     Split,
-    Task,
     TrainConfig,
     check_setting,
     default_settings,
+    settings_of,
+    train_config,
 )
 from model.data import Examples, fingerprint, normalise, read_examples
 from model.data_arguments import add_data_arguments, read_data_options
@@ -41,7 +44,7 @@ from model.division import divide_train, wanted_fractions
 from model.errors import InputError
 from model.exit_code import exit_code
 from model.interruption import stop_on_signals
-from model.measures import DEFAULT_METRIC, METRICS
+from model.measures import DEFAULT_METRIC, metrics_of
 from model.progress import OnProgress, RunStage, unheard
 from model.report import epoch_line, evaluation_report
 from model.splits import split_positions
@@ -78,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     add_data_arguments(parser.add_argument_group("data"))
     _add_run_arguments(parser.add_argument_group("run"))
     settings = parser.add_argument_group("training settings")
+    settings.add_argument(
+        "--loss-weight",
+        action="append",
+        default=[],
+        metavar="HEAD=FLOAT",
+        help="of several label columns: how much a head counts in the loss; default 1",
+    )
     defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     for name, rule in RULES.items():
         text = _describe(name, rule, defaults[name])
@@ -95,10 +105,10 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--metric",
-        choices=dict.fromkeys(name for metrics in METRICS.values() for name in metrics),
+        metavar="METRIC",
         help="names the best epoch (default: "
         + ", ".join(f"{metric} of {task}" for task, metric in DEFAULT_METRIC.items())
-        + ")",
+        + "); of several label columns also HEAD.METRIC",
     )
     group.add_argument("--seed", type=int, default=default.seed, help="default %(default)s")
     group.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -129,7 +139,7 @@ def _run(options: argparse.Namespace) -> None:
     _check_model(options.model)
     data = _read(options)
     test = data.splits.get("test")
-    config = _config(options, data.summary.task, settings)
+    config = _config(options, data.summary, settings)
 
     import torch
 
@@ -190,6 +200,10 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         name: check_setting(name, _parse(RULES[name], text), (_flag(name),))
         for name, text in given.items()
     }
+    for pair in options.loss_weight:
+        head, _, text = pair.partition("=")
+        name = LOSS_WEIGHT + head
+        settings[name] = check_setting(name, _parse(LOSS_WEIGHT_RULE, text), ("--loss-weight",))
     _check_count("--seed", options.seed, least=0)
     _check_count("--threads", options.threads, least=1)
     for name, default in default_settings(options.model, settings).items():
@@ -197,19 +211,25 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     return settings
 
 
-def _config(options: argparse.Namespace, task: Task, settings: dict[str, Any]) -> TrainConfig:
+def _config(
+    options: argparse.Namespace, summary: DataSummary, settings: dict[str, Any]
+) -> TrainConfig:
+    task, heads = summary.task, summary.heads
     metric = options.metric or DEFAULT_METRIC[task]
+    known = settings_of(task, heads)
     for name in settings:
-        if task not in RULES[name].tasks:
+        if name not in known:
             raise InputError("unused_setting", f"{name} is no setting of {task}.", (_flag(name),))
-    return TrainConfig(
+    return train_config(
+        settings,
         model=options.model,
         task=task,
+        heads=heads,
         seed=options.seed,
         metric=metric,
-        direction=METRICS[task].get(metric, "maximize"),  # `train` refuses others by name
+        # `train` refuses others by name
+        direction=metrics_of(task, heads).get(metric, "maximize"),
         precision=options.precision,
-        **settings,
     )
 
 
@@ -372,6 +392,7 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
         "confusion": evaluation.confusion.tolist(),
         "matrices": [
             {
+                "head": matrix.head,
                 "kind": matrix.kind,
                 "unit": matrix.unit,
                 "labels": matrix.labels,

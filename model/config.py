@@ -6,13 +6,13 @@ are the one place that says which values are allowed.
 
 import dataclasses
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from model.errors import InputError
 
-Task = Literal["single_label", "multi_label", "token", "regression"]
+Task = Literal["single_label", "multi_label", "token", "regression", "multi_task"]
 TASKS: tuple[Task, ...] = get_args(Task)
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -56,6 +56,10 @@ class Rule:
     """The tasks that have the setting."""
 
 
+MULTI_TASK: Task = "multi_task"
+LOSS_WEIGHT = "loss_weight."
+"""What the setting of a head's weight in the loss begins with; the head's name follows."""
+
 _CLASSES: tuple[Task, ...] = ("single_label", "multi_label", "token")
 _ONE_CLASS: tuple[Task, ...] = ("single_label", "token")
 _WHOLE_TEXTS: tuple[Task, ...] = ("single_label", "multi_label", "regression")
@@ -76,6 +80,10 @@ class TrainConfig:
     metric: str = "macro_f1"
     """The validation metric that names the best epoch."""
     direction: Direction = "maximize"
+    heads: dict[str, Task] = field(default_factory=dict)
+    """Of `multi_task`: what every head's labels are, by its name."""
+    loss_weights: dict[str, float] = field(default_factory=dict)
+    """Of `multi_task`, by head: how much its mean loss counts; 1 where none is stated."""
     precision: Precision = "auto"
     """`auto` takes bf16 autocast where the device runs it fast, fp32 elsewhere."""
 
@@ -160,11 +168,12 @@ class TrainConfig:
 
 
 RULES: dict[str, Rule] = {
-    field.name: field.metadata["rule"]
-    for field in dataclasses.fields(TrainConfig)
-    if "rule" in field.metadata
+    known.name: known.metadata["rule"]
+    for known in dataclasses.fields(TrainConfig)
+    if "rule" in known.metadata
 }
-"""The settings a study may fix or search, by name."""
+"""The settings a study may fix or search, by name; `multi_task` has a loss weight per head too."""
+LOSS_WEIGHT_RULE = Rule("float", 0, 1000, above_low=True, tasks=(MULTI_TASK,))
 
 
 def default_settings(model: str, stated: Collection[str]) -> dict[str, Scalar]:
@@ -177,14 +186,35 @@ def default_settings(model: str, stated: Collection[str]) -> dict[str, Scalar]:
     return found
 
 
-def settings_of(task: Task) -> tuple[str, ...]:
-    """The names of the settings that a task has."""
-    return tuple(name for name, rule in RULES.items() if task in rule.tasks)
+def rule_of(name: str) -> Rule | None:
+    """The rule of a setting, None where there is no such setting."""
+    return LOSS_WEIGHT_RULE if name.startswith(LOSS_WEIGHT) else RULES.get(name)
+
+
+def settings_of(task: Task, heads: Mapping[str, Task]) -> tuple[str, ...]:
+    """The names of the settings that a task has; ``heads`` are those of `multi_task`."""
+    if task != MULTI_TASK:
+        return tuple(name for name, rule in RULES.items() if task in rule.tasks)
+    tasks = set(heads.values())
+    # Rows stand in an epoch once: a class of one head would bring those of the others along.
+    shared = (name for name, rule in RULES.items() if tasks & {*rule.tasks} and name != "sampling")
+    return (*shared, *(LOSS_WEIGHT + head for head in heads))
+
+
+def train_config(settings: Mapping[str, Any], **fields: Any) -> TrainConfig:
+    """The configuration with these settings, a head's loss weight among them by its own name."""
+    weights = {
+        name.removeprefix(LOSS_WEIGHT): value
+        for name, value in settings.items()
+        if name.startswith(LOSS_WEIGHT)
+    }
+    plain = {name: value for name, value in settings.items() if not name.startswith(LOSS_WEIGHT)}
+    return TrainConfig(**fields, **plain, loss_weights=weights)
 
 
 def check_setting(name: str, value: object, where: tuple[str | int, ...]) -> Scalar | None:
     """Return ``value`` as the setting's own type, or raise `InputError` naming ``where``."""
-    rule = RULES.get(name)
+    rule = rule_of(name)
     if rule is None:
         known = ", ".join(sorted(RULES))
         raise InputError(
@@ -225,6 +255,17 @@ def is_finite(value: int | float) -> bool:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class LabelColumn:
+    """One of several label columns."""
+
+    column: str
+    """Where its labels stand."""
+    task: Task | None = None
+    """single_label, multi_label or regression; None goes by the column's name, as for one column:
+    `labels` holds several classes, `score` a number, any other one class."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataOptions:
     """How to read a data set's files. Every default fits a UTF-8 file with `text,label` columns."""
@@ -240,6 +281,9 @@ class DataOptions:
     """Column of the second text of a pair; None looks for `text_b`."""
     label: str | None = None
     """Column of the labels; None looks for the task's usual name, such as `label`."""
+    label_columns: dict[str, str | LabelColumn] | None = None
+    """Instead of `label`, several columns that are learned at once (`multi_task`), each by the name
+    of its head: a column, or `{"column": …, "task": …}`. A row may lack labels of some."""
     label_separator: str | None = None
     """Of `multi_label`: what stands between the labels of a cell; None is `|`."""
     task: Task | None = None

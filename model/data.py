@@ -114,6 +114,7 @@ def _normalise_into(
         _check_not_empty(split, tally)
         if split == "train":
             labels = reader.labels(tally)
+        _check_heads(split, tally, reader)
     as_found = tallies | {}
     tallies["train"] = train = _drop_from_train(
         _file(folder, "train"), _schema(columns, "train"), tallies, reader, options
@@ -140,6 +141,8 @@ def _normalise_into(
         conflicts={split: find_conflicts(tally) for split, tally in as_found.items()},
         repaired={split: _plain(tally.repaired) for split, tally in tallies.items()},
         repeated_texts=repeated_texts,
+        heads=dict(reader.heads),
+        labelled={split: _plain(t.labelled) for split, t in tallies.items() if reader.heads},
         words=quantiles(np.frombuffer(train.words, dtype=np.uint32)),
         files={split: _file_facts(_file(folder, split)) for split in tallies},
     )
@@ -162,7 +165,9 @@ def _check_options(options: DataOptions) -> None:
 
 
 def _check_separator(reader: LabelReader, options: DataOptions) -> None:
-    if options.label_separator is not None and reader.task != "multi_label":
+    if options.label_separator is None:
+        return
+    if "multi_label" not in (reader.task, *reader.heads.values()):
         detail = (
             f"options.label_separator is for rows with several labels, and the task is "
             f"{reader.task}. Set options.task to multi_label, or leave it out."
@@ -245,6 +250,17 @@ def _check_not_empty(split: Split, tally: SplitTally) -> None:
         raise InputError("no_rows", detail + ".", (split,))
 
 
+def _check_heads(split: Split, tally: SplitTally, reader: LabelReader) -> None:
+    """A head without a label in a split has no score there."""
+    for head in reader.heads:
+        if not tally.labelled[head]:
+            detail = (
+                f"No {split} row has a label of the head {head}, so it has no score there. Label "
+                "some, or leave the head out of options.label_columns."
+            )
+            raise InputError("no_rows", detail, (split, head))
+
+
 def _check_held_out(
     path: Path,
     reader: LabelReader,
@@ -259,7 +275,7 @@ def _check_held_out(
         raise _nothing_held_out(tallies["train"], "validation")
     if wanted.validation_fraction == wanted.test_fraction == 0:
         return
-    if options.group or options.date or repeated_texts:
+    if options.group or options.date or repeated_texts or reader.heads:
         divide_train(path, reader.task, wanted, seed=0, repeated_texts=repeated_texts > 0)
         return
     counts = reader.strata(tallies["train"], labels)
@@ -353,4 +369,6 @@ def fingerprint(summary: DataSummary, options: DataOptions) -> str:
         facts["unseen"] = options.unseen
     if summary.task != "single_label":  # equal rows may be read for several tasks
         facts["task"] = summary.task
+    if summary.heads:
+        facts["heads"] = summary.heads
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

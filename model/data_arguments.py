@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from model.config import DataOptions
+from model.heads import parse_label_columns
 
 _HELP = {
     "text": "column of the text, or several that are joined; default: text, else text_a",
@@ -14,6 +15,7 @@ _HELP = {
     "template": 'how columns make the text, such as "[priority] {priority} [text] {body}"',
     "text_b": "column of the second text of a pair",
     "label": "column of the labels; default: the task's usual name",
+    "label_columns": "several columns learned at once, each as HEAD=COLUMN or HEAD=COLUMN:TASK",
     "label_separator": "between the labels of a cell of multi_label; default: |",
     "task": "default: as the columns tell",
     "format": "default: by the file's ending",
@@ -57,6 +59,8 @@ def _kind(name: str, hint: Any) -> dict[str, Any]:
         return {"action": argparse.BooleanOptionalAction}
     if hint is float:
         return {"type": float, "metavar": "SHARE"}
+    if name == "label_columns":
+        return {"nargs": "+", "metavar": "HEAD=COLUMN"}
     if name == "text":
         return {"nargs": "+", "metavar": "COLUMN"}
     return {"metavar": "COLUMN" if name in ("text_b", "label", "group", "date") else "TEXT"}
@@ -73,4 +77,6 @@ def read_data_options(arguments: argparse.Namespace) -> DataOptions:
     if "text" in stated:
         text = stated["text"]
         stated["text"] = text[0] if len(text) == 1 else tuple(text)
+    if "label_columns" in stated:
+        stated["label_columns"] = parse_label_columns(stated["label_columns"])
     return DataOptions(**stated)

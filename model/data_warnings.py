@@ -29,8 +29,15 @@ def data_warnings(summary: Mapping[str, Any], *, task: str, keeps: bool) -> list
     warnings += _conflict_warnings(summary)
     warnings += _repeat_warnings(summary, keeps)
     warnings += _repair_warnings(summary)
+    warnings += _head_warnings(summary)
     if task != "regression":  # whose labels are bins
-        warnings += _class_warnings(summary["label_counts"]["train"], task)
+        numbers = [name for name, kind in summary.get("heads", {}).items() if kind == "regression"]
+        classes = {
+            label: rows
+            for label, rows in summary["label_counts"]["train"].items()
+            if not numbers or label.partition(".")[0] not in numbers
+        }
+        warnings += _class_warnings(classes, task)
     return warnings
 
 
@@ -49,6 +56,19 @@ def _conflict_warnings(summary: Mapping[str, Any]) -> list[str]:
                 f"{found['texts']} texts of {split} stand there with different labels, in "
                 f"{found['rows']} rows (for example rows {rows})."
             )
+    return warnings
+
+
+def _head_warnings(summary: Mapping[str, Any]) -> list[str]:
+    warnings = []
+    for split, labelled in summary.get("labelled", {}).items():
+        rows = summary["rows"][split]
+        warnings += [
+            f"{rows - found} of {rows} {split} rows have no label of {head}; they count for the "
+            "other heads only."
+            for head, found in labelled.items()
+            if found < rows
+        ]
     return warnings
 
 

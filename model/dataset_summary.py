@@ -46,6 +46,11 @@ class DataSummary:
     """Rows in which something was repaired, by `model.text_repair.KINDS`."""
     repeated_texts: int
     """Rows of the normalised train file whose text stood there before."""
+    heads: dict[str, Task]
+    """Of several label columns: what each one's labels are, by head. Then ``labels`` are called
+    ``<head>.<label>``, head by head."""
+    labelled: dict[Split, dict[str, int]]
+    """Of several label columns: rows that have a label, by head."""
     words: dict[str, int]
     """Quantiles of whitespace-separated words per train row, both texts together."""
     files: dict[Split, dict[str, Any]]

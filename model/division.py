@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from model.config import DataOptions, Task
+from model.config import SPLITS, DataOptions, Task
 from model.date_split import split_dates
 from model.errors import InputError
 from model.group_split import SplitOf, keep_kinds_in_train, split_groups
@@ -48,7 +48,7 @@ def divide_train(
     ``options.unseen`` is `drop`. The same file, options and seed give the same rows. Raises
     `InputError` ``too_few_rows``, ``unseen_label`` or ``invalid_value``.
     """
-    reader = reader_of(task)
+    reader = reader_of(task, options)
     labels = _labels(path)
     hashes = _text_hashes(path) if repeated_texts else None
     fractions = {
@@ -61,7 +61,7 @@ def divide_train(
             rows = reader.divide(labels, **fractions, seed=seed)
         else:
             rows = rows_of(_divide_texts(hashes, labels, reader, fractions, seed))
-        return _checked(rows, options)
+        return _checked(rows, options, labels, reader)
     kinds = reader.kinds(labels)
     if "date" in columns:
         split_of = split_dates(_column(path, "date"), **fractions)
@@ -70,7 +70,7 @@ def divide_train(
     if hashes is not None and options.duplicates == "drop":
         split_of[(split_of == 0) & np.isin(hashes, hashes[split_of > 0])] = _NOWHERE
     _drop_unseen(split_of, kinds, path, options)
-    return _checked(rows_of(split_of), options)
+    return _checked(rows_of(split_of), options, labels, reader)
 
 
 def _divide_texts(
@@ -110,7 +110,9 @@ def _drop_unseen(
     split_of[unseen] = _NOWHERE
 
 
-def _checked(rows: SplitRows, options: DataOptions) -> SplitRows:
+def _checked(
+    rows: SplitRows, options: DataOptions, labels: Sequence[str], reader: LabelReader
+) -> SplitRows:
     wanted = {"validation": options.validation_fraction, "test": options.test_fraction}
     empty = [
         split for split, fraction in wanted.items() if fraction and not len(getattr(rows, split))
@@ -124,6 +126,16 @@ def _checked(rows: SplitRows, options: DataOptions) -> SplitRows:
             "or other fractions."
         )
         raise InputError("too_few_rows", detail, ("train",))
+    for split, positions in zip(SPLITS, split_positions(rows), strict=True):
+        head = (
+            reader.lacking_head([labels[k] for k in positions.tolist()]) if len(positions) else None
+        )
+        if head is not None:
+            detail = (
+                f"The rows of train that have a label of the head {head} leave none for {split}. "
+                f"Label more rows for it, give a {split} file, or other fractions."
+            )
+            raise InputError("too_few_rows", detail, ("train", head))
     return rows
 
 

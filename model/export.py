@@ -13,9 +13,11 @@ from transformers import PretrainedConfig
 from model.checkpoint import OWN_TYPE
 from model.config import TrainConfig
 from model.errors import InputError
+from model.head_folders import save_heads
 from model.network import Head, Weights, quiet_transformers
 from model.pooling import own_pooling
 from model.saved_model import SETTINGS
+from model.tasks.learning_task import HeadPart
 from model.vocabulary import save_tokenizer
 
 _READING = (
@@ -34,6 +36,8 @@ class TrainedModel:
 
     config: PretrainedConfig
     head: Head
+    parts: dict[str, HeadPart]
+    """Of several heads; none of a model with one."""
     weights: Weights
     """The network's state, on the CPU."""
     tokenizer: Tokenizer
@@ -44,7 +48,8 @@ class TrainedModel:
 
 
 def save_model(folder: Path, trained: TrainedModel, card: str) -> None:
-    """Write `config.json`, `model.safetensors`, the tokenizer and `README.md`, all or nothing.
+    """Write `config.json`, `model.safetensors`, the tokenizer and `README.md`, all or nothing; of a
+    model with several heads a folder for each of them too (`model.head_folders`).
 
     Raises `InputError` `folder_exists` when ``folder`` holds anything.
     """
@@ -55,6 +60,11 @@ def save_model(folder: Path, trained: TrainedModel, card: str) -> None:
         partial.mkdir()
         _save_network(partial, trained)
         _save_tokenizer(partial, trained)
+        if trained.parts:
+            save_heads(partial, trained.config, trained.head, trained.parts)
+        mode = (partial / "config.json").stat().st_mode
+        for path in partial.rglob("*.safetensors"):
+            path.chmod(mode)  # safetensors writes files that only their owner can read
         (partial / "README.md").write_text(card, encoding="utf-8")
         partial.replace(folder)
 
@@ -71,9 +81,6 @@ def _save_network(folder: Path, trained: TrainedModel) -> None:
     with quiet_transformers():
         network.save_pretrained(folder, state_dict=dict(trained.weights))
     _record_settings(folder / "config.json", trained)
-    mode = (folder / "config.json").stat().st_mode
-    for path in folder.glob("*.safetensors"):
-        path.chmod(mode)  # safetensors writes files that only their owner can read
 
 
 def _record_settings(path: Path, trained: TrainedModel) -> None:

@@ -1,5 +1,7 @@
 """The loss of a batch and its gradients."""
 
+from typing import Any
+
 import torch
 
 from model.batches import Positions
@@ -44,8 +46,8 @@ class BatchGradients:
         )
         return torch.stack(shares).sum()
 
-    def _add_share(self, part: Positions, batch_weight: float) -> torch.Tensor:
+    def _add_share(self, part: Positions, batch_weight: Any) -> torch.Tensor:
         logits = self._classifier.logits(self._sequences, part)
-        share = self._loss.total(logits, part) / batch_weight
+        share = self._loss.share(logits, part, batch_weight)
         share.backward()
         return share.detach()

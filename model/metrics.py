@@ -4,14 +4,14 @@ Every figure covers all labels of the data set, also those that a split lacks, s
 or two trials are compared on the same classes. All numbers are plain Python, ready for JSON.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from model.config import Task
-from model.measures import Unit
+from model.measures import DEFAULT_HEAD, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,12 @@ class ClassMetrics:
     f1: float
     support: int
     """Rows (or entities) whose true label this is."""
+    head: str = DEFAULT_HEAD
+
+    @property
+    def full_name(self) -> str:
+        """With its head's, where there are several."""
+        return self.label if self.head == DEFAULT_HEAD else f"{self.head}.{self.label}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,12 @@ class Matrix:
     labels: tuple[str, ...]
     counts: npt.NDArray[np.int64]
     """[labels, labels]; rows are true labels, columns predictions."""
+    head: str = DEFAULT_HEAD
+
+    @property
+    def full_name(self) -> str:
+        """Its kind, with its head's name where there are several."""
+        return self.kind if self.head == DEFAULT_HEAD else f"{self.head} {self.kind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,7 @@ class Evaluation:
     per_class: tuple[ClassMetrics, ...]
     """Of `model.measures.class_labels`, in that order."""
     matrices: tuple[Matrix, ...]
-    """The task's usual one first."""
+    """The task's usual one first; of several heads, head by head."""
     predictions: Any
     """The task's own dataclass of arrays, in the split's order."""
 
@@ -56,6 +68,15 @@ class Evaluation:
     def confusion(self) -> npt.NDArray[np.int64]:
         """The counts of the usual matrix."""
         return self.matrices[0].counts
+
+
+def under_head(evaluation: Evaluation, head: str) -> Evaluation:
+    """The same with its classes and matrices named as those of one of several heads."""
+    return replace(
+        evaluation,
+        per_class=tuple(replace(entry, head=head) for entry in evaluation.per_class),
+        matrices=tuple(replace(matrix, head=head) for matrix in evaluation.matrices),
+    )
 
 
 def confused_pairs(matrix: Matrix, most: int) -> list[tuple[str, str, int]]:

@@ -5,8 +5,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from model.config import SCRATCH_PREFIX, Pooling, TrainConfig, settings_of
-from model.measures import PER_CLASS
+from model.config import LOSS_WEIGHT, SCRATCH_PREFIX, Pooling, TrainConfig, settings_of
+from model.measures import DEFAULT_HEAD, PER_CLASS
 from model.metrics import Evaluation, Matrix, confused_pairs
 from model.tasks.catalogue import task_named
 
@@ -29,7 +29,12 @@ def model_card(
     ``facts`` are the task's, as the folder's `config.json` has them; ``pooling`` is one that the
     architecture does not do by itself.
     """
-    settings = {name: getattr(config, name) for name in settings_of(config.task)}
+    settings = {
+        name: getattr(config, name)
+        for name in settings_of(config.task, config.heads)
+        if not name.startswith(LOSS_WEIGHT)
+    }
+    settings |= {f"{LOSS_WEIGHT}{head}": config.loss_weights.get(head, 1) for head in config.heads}
     settings |= {"task": config.task, "seed": config.seed}
     for name in ("dropout", "pooling"):
         if settings.get(name, ...) is None:
@@ -95,7 +100,7 @@ def _base_name(model: str) -> str:
 
 def _classes(best: Evaluation) -> list[str]:
     rows = [
-        [c.label, _number(c.precision), _number(c.recall), _number(c.f1), c.support]
+        [c.full_name, _number(c.precision), _number(c.recall), _number(c.f1), c.support]
         for c in best.per_class
     ]
     header = ("label", "precision", "recall", "f1", "support")
@@ -107,14 +112,20 @@ def _matrices(best: Evaluation) -> list[str]:
     sections = [
         part
         for matrix in whole
-        for part in (f"## Confusion: {matrix.kind}, in {matrix.unit}", _confusion(matrix))
+        for part in (f"## Confusion: {matrix.full_name}, in {matrix.unit}", _confusion(matrix))
     ]
     halves = [matrix for matrix in best.matrices if matrix.kind == PER_CLASS]
     if halves:
         header = ("label", "found", "missed", "wrongly said", "rightly not said")
-        rows = ((m.labels[1], *m.counts[[1, 1, 0, 0], [1, 0, 1, 0]].tolist()) for m in halves)
+        rows = ((_of_head(m), *m.counts[[1, 1, 0, 0], [1, 0, 1, 0]].tolist()) for m in halves)
         sections += ["## Every class against the rest, in rows", _table(header, rows)]
     return sections
+
+
+def _of_head(half: Matrix) -> str:
+    """A class's name in its 2×2 matrix, with its head's where there are several."""
+    label = half.labels[1]
+    return label if half.head == DEFAULT_HEAD else f"{half.head}.{label}"
 
 
 def _confusion(matrix: Matrix) -> str:
@@ -127,12 +138,22 @@ def _confusion(matrix: Matrix) -> str:
 
 def _facts(facts: Mapping[str, Any]) -> list[str]:
     """What `config.json` says of the task, in numbers: thresholds by label, mean and deviation."""
-    sections = []
-    for name, value in facts.items():
-        if isinstance(value, Mapping):
-            rows = ((key, f"{number:.6g}") for key, number in value.items())
-            sections += [f"## {name.capitalize()}", _table(("name", "value"), rows)]
+    heads = facts.get("heads", {})
+    sections = [] if not heads else ["## Heads", _table(("head", "task", "labels"), _heads(heads))]
+    for prefix, stated in (("", facts), *((f"{head}: ", found) for head, found in heads.items())):
+        for name in ("thresholds", "scale"):
+            rows = [(key, f"{number:.6g}") for key, number in stated.get(name, {}).items()]
+            if rows:
+                title = f"## {(prefix + name) if prefix else name.capitalize()}"
+                sections += [title, _table(("name", "value"), rows)]
     return sections
+
+
+def _heads(heads: Mapping[str, Any]) -> Iterable[Sequence[object]]:
+    for head, found in heads.items():
+        labels = found["labels"] if found["task"] != "regression" else ("a number",)
+        more = f" and {len(labels) - MATRIX_CLASSES} more" if len(labels) > MATRIX_CLASSES else ""
+        yield head, found["task"], ", ".join(labels[:MATRIX_CLASSES]) + more
 
 
 def _table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:

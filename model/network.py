@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -144,6 +145,16 @@ def _read_weights(path: Path) -> Weights:
 def outputs_of(config: PretrainedConfig) -> tuple[str, ...]:
     """What the logits of a saved model stand for; the file may list them in any order."""
     return tuple(name for _, name in sorted((config.id2label or {}).items()))
+
+
+def last_layer(network: nn.Module, outputs: int) -> str:
+    """The name of the layer that gives the logits, of which there are ``outputs``."""
+    names: list[str] = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == outputs
+    ]
+    return names[-1]
 
 
 def build_network(

@@ -16,7 +16,7 @@ from model.data import Examples
 from model.devices import choose_device
 from model.errors import InputError
 from model.evaluation import evaluate
-from model.labels.readers import reader_of
+from model.labels.readers import texts_reader
 from model.saved_model import read_saved
 from model.text_repair import TextRepair
 
@@ -48,7 +48,7 @@ def predict(
     place = choose_device(device)
     if not texts:
         return []
-    reader, repair = reader_of(task), TextRepair().repair
+    reader, repair = texts_reader(task), TextRepair().repair
     rows = zip(texts, *([] if second_texts is None else [second_texts]), strict=True)
     read = [reader.texts(row, ("texts", f"row {number}")) for number, row in enumerate(rows, 1)]
     if normalise:
@@ -57,7 +57,7 @@ def predict(
     examples = Examples(
         first,
         None if second_texts is None else [row[1] for row in read],
-        [placeholder(task, saved.labels, text) for text in first],
+        [placeholder(saved, text) for text in first],
         np.arange(1, len(first) + 1, dtype=np.int64),
     )
     evaluation = evaluate(Path(folder), examples, saved.labels, saved.config, device=place)

@@ -41,7 +41,7 @@ def _run(asked: argparse.Namespace) -> None:
 
     import torch
 
-    from model.labels.readers import reader_of
+    from model.labels.readers import texts_reader
     from model.prediction import predict
     from model.saved_model import read_saved
     from model.texts_file import Texts, read_texts_file
@@ -55,7 +55,7 @@ def _run(asked: argparse.Namespace) -> None:
     if asked.input is None:
         texts = Texts(_lines(sys.stdin.buffer), None)
     else:
-        texts = read_texts_file(asked.input, options, reader_of(saved.config.task))
+        texts = read_texts_file(asked.input, options, texts_reader(saved.config.task))
     found = predict(asked.folder, *texts, device=asked.device, normalise=options.normalise)
     for answer in found:
         sys.stdout.write(json.dumps(dataclasses.asdict(answer), ensure_ascii=False) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from model.measures import PER_CLASS
+from model.measures import DEFAULT_HEAD, PER_CLASS
 
 if TYPE_CHECKING:
     from model.metrics import Evaluation, Matrix
@@ -27,7 +27,7 @@ def evaluation_report(evaluation: Evaluation) -> str:
     overall = [(name, f"{value:.4f}") for name, value in evaluation.metrics.items()]
     per_class = [
         (
-            entry.label,
+            entry.full_name,
             f"{entry.precision:.3f}",
             f"{entry.recall:.3f}",
             f"{entry.f1:.3f}",
@@ -38,9 +38,10 @@ def evaluation_report(evaluation: Evaluation) -> str:
     parts = [table(("metric", "value"), overall)]
     if per_class:  # these say what a class's 2×2 matrix says
         parts.append(table(("label", "precision", "recall", "f1", "support"), per_class))
-    parts += [
-        confusion_report(matrix) for matrix in evaluation.matrices if matrix.kind != PER_CLASS
-    ]
+    for matrix in evaluation.matrices:
+        if matrix.kind != PER_CLASS:
+            title = "" if matrix.head == DEFAULT_HEAD else f"{matrix.full_name}\n"
+            parts.append(title + confusion_report(matrix))
     return "\n\n".join(parts)
 
 

@@ -73,7 +73,7 @@ class RowReader:
     ) -> Row | None:
         """None where a value is missing and its row is dropped."""
         texts, field_missing = self._texts(values, where)
-        label = self.labels.label(self._label_cell(values[self.columns.label]), where)
+        label = self.labels.label(self._label_cells(values), where)
         tally.repaired.update(self._repair.take_found())
         columns, split = self.columns, where[0]
         group = None if columns.group is None else _group(values.get(columns.group), where)
@@ -128,14 +128,25 @@ class RowReader:
             texts = ["" if text.isspace() else text for text in texts]
         return texts, field_missing
 
-    def _label_cell(self, cell: object) -> object:
+    def _label_cells(self, values: Mapping[str, object]) -> object:
+        """What the reader of labels takes: a cell, or one by each head."""
+        separator = self.options.label_separator
+        if self.columns.label is not None:
+            return self._label_cell(values[self.columns.label], separator)
+        return {
+            head: self._label_cell(
+                values[column], separator if self.labels.heads[head] == "multi_label" else None
+            )
+            for head, column in self.columns.heads.items()
+        }
+
+    def _label_cell(self, cell: object, separator: str | None) -> object:
         """The cell repaired, and cut where the options state what stands between labels."""
         if self.options.normalise:
             if isinstance(cell, str):
                 cell = self._repair.repair(cell)
             elif isinstance(cell, list | tuple):
                 cell = [self._repair.repair(x) if isinstance(x, str) else x for x in cell]
-        separator = self.options.label_separator
         return cell.split(separator) if separator and isinstance(cell, str) else cell
 
     def _known(

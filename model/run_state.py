@@ -17,7 +17,7 @@ import torch
 from model.metrics import Evaluation
 from model.randomness import RandomState
 from model.state_file import BrokenFileError, read_tensors, write_tensors
-from model.tasks.catalogue import task_named
+from model.stored_evaluation import evaluation_columns, evaluation_facts, stored_evaluation
 from model.train_result import EpochReport
 
 FORMAT = "bertune-run-state-3"
@@ -123,14 +123,7 @@ def _check_job(found: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 
 def _best_facts(best: BestEpoch) -> dict[str, Any]:
-    """What the predictions do not say themselves: every other figure is computed from them."""
-    evaluation = best.evaluation
-    return {
-        "epoch": best.epoch,
-        "task": evaluation.task,
-        "labels": evaluation.labels,
-        "loss": evaluation.metrics["loss"],
-    }
+    return {"epoch": best.epoch, **evaluation_facts(best.evaluation)}
 
 
 def _tensors(state: RunState) -> Tensors:
@@ -142,15 +135,9 @@ def _tensors(state: RunState) -> Tensors:
         found |= _below(f"optimizer/{index}", moments)
     if state.best is not None:
         found |= _below("best", state.best.weights)
-        found |= _below("predictions", _prediction_columns(state.best.evaluation.predictions))
+        columns = evaluation_columns(state.best.evaluation)
+        found |= {f"predictions/{name}": torch.from_numpy(x) for name, x in columns.items()}
     return found
-
-
-def _prediction_columns(predictions: Any) -> Tensors:
-    columns = {
-        field.name: getattr(predictions, field.name) for field in dataclasses.fields(predictions)
-    }
-    return {name: torch.from_numpy(column) for name, column in columns.items()}
 
 
 def _below(folder: str, tensors: Tensors) -> Tensors:
@@ -194,10 +181,6 @@ def _optimizer(tensors: Tensors) -> dict[int, Tensors]:
 
 
 def _best(facts: dict[str, Any], tensors: Tensors) -> BestEpoch:
-    columns = _within("predictions", tensors)
-    task = task_named(facts["task"])
-    predictions = task.predictions_type(
-        **{name: column.numpy() for name, column in columns.items()}
-    )
-    evaluation = task.score(tuple(facts["labels"]), predictions, facts["loss"])
+    columns = {name: x.numpy() for name, x in _within("predictions", tensors).items()}
+    evaluation = stored_evaluation(facts, columns)
     return BestEpoch(facts["epoch"], evaluation, _within("best", tensors))

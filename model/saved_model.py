@@ -33,4 +33,8 @@ def read_saved(folder: Path) -> SavedModel:
     names = {int(index): name for index, name in content.get("id2label", {}).items()}
     outputs = tuple(name for _, name in sorted(names.items()))
     labels = tuple(facts["bins"]) if task == "regression" else outputs
-    return SavedModel(TrainConfig(task=task, **settings), labels)
+    stated = dict(sorted(facts.get("heads", {}).items()))
+    if stated:
+        labels = tuple(f"{head}.{name}" for head, one in stated.items() for name in one["labels"])
+    heads = {head: one["task"] for head, one in stated.items()}
+    return SavedModel(TrainConfig(task=task, heads=heads, **settings), labels)

@@ -29,6 +29,10 @@ class SplitTally:
     """Rows that were left out, by reason."""
     repaired: Counter[str] = field(default_factory=Counter)
     """Rows in which something was repaired, by `model.text_repair.KINDS`."""
+    labelled: Counter[str] = field(default_factory=Counter)
+    """Of several label columns: rows that have a label, by head."""
+    heads: "dict[str, SplitTally]" = field(default_factory=dict)
+    """Of several label columns: the labels of each head alone."""
     values: "array[float]" = field(default_factory=lambda: array("d"))
     """The labels of a task whose labels are numbers."""
     numbers: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -52,6 +56,10 @@ class SplitTally:
         self.words.append(len(text_a.split()) + (0 if text_b is None else len(text_b.split())))
         if group is not None:
             self.group_hashes.append(group)
+
+    def of_head(self, head: str) -> "SplitTally":
+        """The labels of one of several columns."""
+        return self.heads.setdefault(head, SplitTally())
 
     @property
     def rows(self) -> int:

@@ -22,7 +22,7 @@ from model.errors import InputError
 from model.evaluation import evaluate
 from model.export import TrainedModel
 from model.job import describe_job
-from model.measures import METRICS
+from model.measures import metrics_of
 from model.memory import memory_errors_named
 from model.metrics import ClassMetrics, Evaluation
 from model.progress import OnProgress, unheard
@@ -168,8 +168,9 @@ def _check_config(config: TrainConfig) -> None:
     if config.task not in TASKS:
         detail = f"There is no task {config.task}; use {', '.join(TASKS)}."
         raise InputError("unsupported_task", detail, ("task",))
-    if config.metric not in METRICS[config.task]:
-        known = ", ".join(METRICS[config.task])
+    metrics = metrics_of(config.task, config.heads)
+    if config.metric not in metrics:
+        known = ", ".join(metrics)
         detail = f"{config.metric!r} is no metric of {config.task}. Known: {known}."
         raise InputError("unknown_metric", detail, ("metric",))
 
@@ -178,10 +179,11 @@ def _trained(
     run: TrainingRun, best: BestEpoch, material: Material, config: TrainConfig, data: TrainData
 ) -> TrainedModel:
     saved_config = copy.deepcopy(run.network.config)
-    setattr(saved_config, FACTS, {"task": config.task} | run.task.facts(best.evaluation))
+    setattr(saved_config, FACTS, run.task.facts(best.evaluation))
     return TrainedModel(
         config=saved_config,
         head=run.task.head,
+        parts=run.task.parts(best.evaluation),
         weights=run.task.to_saved(run.whole_weights(best), run.network),
         tokenizer=material.tokenizer,
         tokenizer_files=material.base.tokenizer_files,

@@ -8,10 +8,13 @@ import dataclasses
 import hashlib
 import itertools
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from model.config import (
+    LOSS_WEIGHT,
     RULES,
     SCRATCH_PREFIX,
     Direction,
@@ -20,10 +23,12 @@ from model.config import (
     TrainConfig,
     check_setting,
     default_settings,
+    rule_of,
     settings_of,
+    train_config,
 )
 from model.errors import InputError
-from model.measures import DEFAULT_METRIC, METRICS
+from model.measures import DEFAULT_METRIC, metrics_of
 from studies.space import (
     Choices,
     FloatRange,
@@ -46,6 +51,8 @@ class ResolvedStudy:
     """A study with nothing left open."""
 
     task: Task
+    heads: dict[str, Task]
+    """Of `multi_task`: what every head's labels are."""
     model: str
     search_space: SearchSpace
     training: dict[str, Scalar | None]
@@ -63,14 +70,14 @@ class ResolvedStudy:
 
     def config(self, params: Params, *, seed: int) -> TrainConfig:
         """The training configuration of one trial."""
-        settings: dict[str, Any] = {**self.training, **params}
-        return TrainConfig(
+        return train_config(
+            {**self.training, **params},
             model=self.model,
             task=self.task,
+            heads=self.heads,
             seed=seed,
             metric=self.metric,
             direction=self.direction,
-            **settings,
         )
 
     def fixed_params(self, number: int) -> Params:
@@ -91,10 +98,17 @@ def trial_seed(study_seed: int, number: int) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def resolve(spec: StudySpec, *, task: Task, max_positions: int) -> ResolvedStudy:
+def resolve(
+    spec: StudySpec,
+    *,
+    task: Task,
+    max_positions: int,
+    heads: Mapping[str, Task] = MappingProxyType({}),
+) -> ResolvedStudy:
     """Fill in defaults and check every value.
 
-    ``task`` is the one the data set was read for, ``max_positions`` the most tokens the model
+    ``task`` is the one the data set was read for, ``heads`` what the labels of its columns are if
+    it has several, ``max_positions`` the most tokens the model
     takes. Raises `InputError` whose ``where`` is the path inside the spec.
     """
     resolved_task = _task(spec, task)
@@ -102,14 +116,16 @@ def resolve(spec: StudySpec, *, task: Task, max_positions: int) -> ResolvedStudy
     space = spec.search_space
     if space is None:
         space = _default_space(scratch, max_positions, fixed=spec.training)
-    _check_space(space, spec.training, resolved_task)
-    training = _training(spec.training, space, resolved_task, spec.model, max_positions)
+    known = settings_of(resolved_task, heads)
+    _check_space(space, spec.training, resolved_task, known)
+    training = _training(spec.training, space, resolved_task, known, spec.model, max_positions)
     _check_length(space, training, max_positions)
-    metric, direction = _objective(spec, resolved_task)
+    metric, direction = _objective(spec, resolved_task, heads)
     _check_pruner(spec, space)
     enqueue = tuple(_enqueued(entry, space, index) for index, entry in enumerate(spec.enqueue))
     return ResolvedStudy(
         task=resolved_task,
+        heads=dict(heads),
         model=spec.model,
         search_space=space,
         training=training,
@@ -144,7 +160,9 @@ def _default_space(
     return {name: parameter for name, parameter in space.items() if name not in fixed}
 
 
-def _check_space(space: SearchSpace, training: dict[str, Scalar | None], task: Task) -> None:
+def _check_space(
+    space: SearchSpace, training: dict[str, Scalar | None], task: Task, known: tuple[str, ...]
+) -> None:
     if not space:
         raise InputError(
             "empty_search_space",
@@ -153,27 +171,27 @@ def _check_space(space: SearchSpace, training: dict[str, Scalar | None], task: T
         )
     for name, parameter in space.items():
         where = ("search_space", name)
-        if name not in RULES:
-            known = ", ".join(sorted(RULES))
-            raise InputError(
-                "unknown_setting", f"{name!r} cannot be searched. Known: {known}.", where
-            )
+        if rule_of(name) is None:
+            detail = f"{name!r} cannot be searched. Known: {', '.join(sorted(RULES))}."
+            raise InputError("unknown_setting", detail, where)
         if name in training:
             raise InputError(
                 "fixed_and_searched",
                 f"{name} stands in search_space and in training; keep one.",
                 where,
             )
-        _check_setting_of(name, task, where)
+        _check_setting_of(name, task, known, where)
         check_parameter(name, parameter, where)
         if name == "truncation" and task == "token":
             for value in grid_values(parameter) or ():
                 _check_truncation(value, where)
 
 
-def _check_setting_of(name: str, task: Task, where: tuple[str, str]) -> None:
-    if name in RULES and task not in RULES[name].tasks:
-        detail = f"{name} is no setting of {task}; it has {', '.join(settings_of(task))}."
+def _check_setting_of(
+    name: str, task: Task, known: tuple[str, ...], where: tuple[str, str]
+) -> None:
+    if rule_of(name) is not None and name not in known:
+        detail = f"{name} is no setting of {task}; it has {', '.join(known)}."
         raise InputError("unused_setting", detail, where)
 
 
@@ -187,16 +205,17 @@ def _training(
     stated: dict[str, Scalar | None],
     space: SearchSpace,
     task: Task,
+    known: tuple[str, ...],
     model: str,
     max_positions: int,
 ) -> dict[str, Scalar | None]:
-    known = settings_of(task)
     defaults: dict[str, Any] = {
         f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name in known
     }
+    defaults |= dict.fromkeys((name for name in known if name.startswith(LOSS_WEIGHT)), 1.0)
     defaults |= default_settings(model, {*stated, *space})
     for name in stated:
-        _check_setting_of(name, task, ("training", name))
+        _check_setting_of(name, task, known, ("training", name))
     if task == "token":
         _check_truncation(stated.get("truncation"), ("training", "truncation"))
     defaults["max_length"] = min(64, max_positions)
@@ -220,16 +239,17 @@ def _check_length(
         )
 
 
-def _objective(spec: StudySpec, task: Task) -> tuple[str, Direction]:
+def _objective(spec: StudySpec, task: Task, heads: Mapping[str, Task]) -> tuple[str, Direction]:
     metric = spec.objective.metric if spec.objective else DEFAULT_METRIC[task]
-    if metric not in METRICS[task]:
-        known = ", ".join(METRICS[task])
+    metrics = metrics_of(task, heads)
+    if metric not in metrics:
+        known = ", ".join(metrics)
         raise InputError(
             "unknown_metric",
             f"{metric!r} is no metric of {task}. Known: {known}.",
             ("objective", "metric"),
         )
-    natural = METRICS[task][metric]
+    natural = metrics[metric]
     stated = spec.objective.direction if spec.objective else None
     if stated not in (None, natural):
         raise InputError(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-from model.config import RULES, Scalar, check_setting, is_finite
+from model.config import Scalar, check_setting, is_finite, rule_of
 from model.errors import InputError
 
 Where = tuple[str | int, ...]
@@ -70,7 +70,9 @@ def check_parameter(name: str, parameter: Parameter, where: Where) -> None:
     if isinstance(parameter, Choices):
         _check_choices(name, parameter, where)
         return
-    expected = {"int": "int", "float": "float", "choice": "categorical"}[RULES[name].kind]
+    rule = rule_of(name)
+    assert rule is not None
+    expected = {"int": "int", "float": "float", "choice": "categorical"}[rule.kind]
     if parameter.type != expected:
         raise InputError(
             "wrong_type", f"{name} takes type {expected} or categorical.", (*where, "type")

@@ -5,7 +5,8 @@ one schema for all data and equal labels are equal texts.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar
 
 from model.cells import Where, as_text
@@ -15,13 +16,15 @@ from model.splits import SplitRows
 
 
 class LabelReader(ABC):
-    """One task's labels, from a file's cells to the parts of a data set. Has no state."""
+    """One task's labels, from a file's cells to the parts of a data set. Never changes."""
 
     task: ClassVar[Task]
     text_names: ClassVar[tuple[str, ...]] = ("text", "text_a")
     """What the column of the (first) text is usually called."""
     label_names: ClassVar[tuple[str, ...]]
     """What the column of the labels is usually called."""
+    heads: Mapping[str, Task] = MappingProxyType({})
+    """What the labels of each of several columns are, by head; none of one column."""
 
     def texts(self, cells: Sequence[object], where: Where) -> list[str]:
         """The row's one or two texts, "" where one is missing. Raises `InputError`."""
@@ -41,6 +44,10 @@ class LabelReader(ABC):
     @abstractmethod
     def classes_in(self, label: str) -> Sequence[str]:
         """The classes that a canonical label names; train must have each of them."""
+
+    def lacking_head(self, labels: Sequence[str]) -> str | None:  # noqa: ARG002
+        """One of `heads` of which none of the canonical ``labels`` holds a label."""
+        return None
 
     def count(self, tally: SplitTally, label: str) -> None:
         """Count a kept row's label."""

@@ -5,6 +5,7 @@ The loop, the evaluation, checkpoints and export ask a `LearningTask` and never 
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -30,13 +31,28 @@ FACTS = "bertune"
 class Loss(ABC):
     """The loss over one split: sums over parts of a batch, so that parts add up to the batch."""
 
-    def weight(self, positions: Positions) -> float:
-        """What the summed loss of these rows is divided by; above 0."""
+    def weight(self, positions: Positions) -> Any:
+        """What the summed loss of a whole batch is divided by; above 0."""
         return float(len(positions))
 
     @abstractmethod
     def total(self, logits: torch.Tensor, part: Positions) -> torch.Tensor:
         """The summed loss of the rows of ``part``, a scalar that has gradients."""
+
+    def share(self, logits: torch.Tensor, part: Positions, weight: Any) -> torch.Tensor:
+        """What ``part`` adds to the loss of a batch whose `weight` is given."""
+        share: torch.Tensor = self.total(logits, part) / weight
+        return share
+
+
+@dataclass(frozen=True, slots=True)
+class HeadPart:
+    """One of several heads in a saved model."""
+
+    head: Head
+    rows: slice
+    """Of the last layer."""
+    facts: dict[str, Any]
 
 
 class LearningTask(ABC):
@@ -107,6 +123,11 @@ class LearningTask(ABC):
     @abstractmethod
     def loss(self, split: LabelledSplit, config: TrainConfig, device: torch.device) -> Loss: ...
 
+    @property
+    def observed_columns(self) -> int:
+        """The columns of what `observe` gives."""
+        return 3
+
     @abstractmethod
     def observe(self, logits: torch.Tensor, split: LabelledSplit, part: Positions) -> torch.Tensor:
         """[units of ``part``, columns] fp32: what is kept of the network's outputs."""
@@ -123,6 +144,10 @@ class LearningTask(ABC):
     def facts(self, evaluation: Evaluation) -> dict[str, Any]:  # noqa: ARG002
         """What a saved `config.json` states besides the labels; ``evaluation`` is of the best
         epoch."""
+        return {"task": self.name}
+
+    def parts(self, evaluation: Evaluation) -> dict[str, HeadPart]:  # noqa: ARG002
+        """Of several heads: what each one needs to be saved as a model of its own."""
         return {}
 
     def to_saved(self, weights: Weights, network: torch.nn.Module) -> Weights:  # noqa: ARG002
@@ -131,6 +156,13 @@ class LearningTask(ABC):
 
     def from_saved(self, network: torch.nn.Module) -> None:  # noqa: B027
         """Undo `to_saved` in a loaded network."""
+
+    def rows_to_saved(self, weights: Weights, layer: str, rows: slice) -> Weights:  # noqa: ARG002
+        """`to_saved` of these rows of the layer of that name, which hold the task's outputs."""
+        return weights
+
+    def rows_from_saved(self, layer: Any, rows: slice) -> None:  # noqa: B027
+        """Undo `rows_to_saved` in the layer of a loaded network."""
 
     @classmethod
     @abstractmethod

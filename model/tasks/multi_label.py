@@ -89,6 +89,10 @@ class MultiLabelTask(LearningTask):
     def loss(self, split: LabelledSplit, config: TrainConfig, device: torch.device) -> Loss:
         return YesOrNo(split.targets, config, device)
 
+    @property
+    def observed_columns(self) -> int:
+        return len(self.labels) + 1
+
     def observe(self, logits: torch.Tensor, split: LabelledSplit, part: Positions) -> torch.Tensor:
         """The probability of every class, and the mean cross-entropy over them."""
         targets = torch.from_numpy(split.targets[part]).to(logits.device)
@@ -131,7 +135,7 @@ class MultiLabelTask(LearningTask):
 
     def facts(self, evaluation: Evaluation) -> dict[str, Any]:
         thresholds = evaluation.predictions.thresholds.tolist()
-        return {"thresholds": dict(zip(self.labels, thresholds, strict=True))}
+        return {"task": self.name, "thresholds": dict(zip(self.labels, thresholds, strict=True))}
 
     @classmethod
     def table(cls, evaluation: Evaluation) -> tuple[Sequence[str], Iterable[Sequence[object]]]:

@@ -18,7 +18,7 @@ from model.config import RegressionLoss, TrainConfig
 from model.data import Examples
 from model.labels.bins import bins_of
 from model.metrics import Evaluation, Matrix
-from model.network import Head, Weights
+from model.network import Head, Weights, last_layer
 from model.tasks.labelled_split import LabelledSplit
 from model.tasks.learning_task import FACTS, LearningTask, Loss, wrong_labels
 from model.tokens import Sequences
@@ -96,6 +96,10 @@ class RegressionTask(LearningTask):
     ) -> Loss:
         return Distance(self._standardised(split.targets), self._loss)
 
+    @property
+    def observed_columns(self) -> int:
+        return 2
+
     def observe(self, logits: torch.Tensor, split: LabelledSplit, part: Positions) -> torch.Tensor:
         """The number in standard deviations from the mean, and the row's loss."""
         targets = torch.from_numpy(self._standardised(split.targets[part])).to(logits.device)
@@ -133,24 +137,29 @@ class RegressionTask(LearningTask):
 
     def facts(self, evaluation: Evaluation) -> dict[str, Any]:  # noqa: ARG002
         scale = {"mean": self._scale.mean, "deviation": self._scale.deviation}
-        return {"bins": list(self.labels), "scale": scale, "loss": self._loss}
+        facts = {"bins": list(self.labels), "scale": scale, "loss": self._loss}
+        return {"task": self.name, **facts}
 
     def to_saved(self, weights: Weights, network: nn.Module) -> Weights:
         """The last layer gives the labels' own units."""
-        name = last_layer(network)
-        scale = self._scale
-        weight, bias = f"{name}.weight", f"{name}.bias"
-        return weights | {
-            weight: weights[weight] * scale.deviation,
-            bias: weights[bias] * scale.deviation + scale.mean,
-        }
+        return self.rows_to_saved(weights, last_layer(network, 1), slice(None))
 
-    @torch.no_grad()
     def from_saved(self, network: nn.Module) -> None:
         """Back to standard deviations, which narrow number formats hold as well near 1,000."""
-        layer: Any = network.get_submodule(last_layer(network))
-        layer.weight /= self._scale.deviation
-        layer.bias.copy_((layer.bias.double() - self._scale.mean) / self._scale.deviation)
+        self.rows_from_saved(network.get_submodule(last_layer(network, 1)), slice(None))
+
+    def rows_to_saved(self, weights: Weights, layer: str, rows: slice) -> Weights:
+        scale = self._scale
+        weight, bias = weights[f"{layer}.weight"].clone(), weights[f"{layer}.bias"].clone()
+        weight[rows] *= scale.deviation
+        bias[rows] = bias[rows] * scale.deviation + scale.mean
+        return weights | {f"{layer}.weight": weight, f"{layer}.bias": bias}
+
+    @torch.no_grad()
+    def rows_from_saved(self, layer: Any, rows: slice) -> None:
+        scale = self._scale
+        layer.weight[rows] /= scale.deviation
+        layer.bias[rows] = (layer.bias[rows].double() - scale.mean) / scale.deviation
 
     @classmethod
     def table(cls, evaluation: Evaluation) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
@@ -186,16 +195,6 @@ def correlation(one: Numbers, other: Numbers) -> float:
     first, second = one - one.mean(), other - other.mean()
     spread = float(np.sqrt((first @ first) * (second @ second)))
     return float(first @ second) / spread if spread > 0 else 0.0
-
-
-def last_layer(network: nn.Module) -> str:
-    """The name of the layer that gives the one number."""
-    names: list[str] = [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == 1
-    ]
-    return names[-1]
 
 
 def _numbers(examples: Examples) -> Numbers:

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 from model.config import SPLITS, Split
 from model.errors import InputError
+from model.heads import stated_heads
 from service.context import ServerContext
 from service.errors import DiskFullError, TooLargeError
 from service.intake.hub_job import ANSWER_FILE, HubAnswer, HubJob
@@ -55,7 +56,7 @@ def fetch_hub_files(context: ServerContext, source: HubSource, folder: Path) -> 
         config=source.config,
         revision=source.revision,
         splits=source.splits,
-        label=options.label,
+        label=next((x.column for x in stated_heads(options).values()), options.label),
         folder=str(folder),
         max_bytes=context.settings.max_upload_bytes,
         keep_free_bytes=context.settings.min_free_bytes,

@@ -17,7 +17,7 @@ class HubJob:
     revision: str
     splits: dict[Split, str]
     label: str | None
-    """`model.config.DataOptions.label`: whose names are needed."""
+    """A label column that the options name."""
     folder: str
     max_bytes: int
     keep_free_bytes: int

@@ -8,15 +8,16 @@ from typing import Any, cast
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from model.config import TASKS, Task
+from model.config import MULTI_TASK, TASKS, DataOptions, Task
 from model.errors import InputError
+from model.labels.readers import heads_of
 from service.context import ServerContext
 from service.errors import ConflictError
 from service.intake.held_out import SplitFile, needs_indices, write_indices
 from service.intake.models import CatalogueEntry
 from service.intake.token_sample import sample_unknown_share
 from service.store.database import Database
-from service.store.datasets import add_file
+from service.store.datasets import add_file, stored_heads
 from service.store.studies import NewStudy, find_by_key, insert_study
 from service.store.tables import Dataset
 from studies.model_limits import check_model_limits
@@ -56,21 +57,25 @@ def check(context: ServerContext, spec: StudySpec) -> CheckedStudy:
     resolved = resolve(
         spec,
         task=cast(Task, dataset.task),
+        heads=stored_heads(dataset),
         max_positions=model.facts["max_positions"],
     )
     check_model_limits(resolved, model_type=model.facts["model_type"], layers=model.facts["layers"])
     return CheckedStudy(spec, dataset, model, resolved)
 
 
-def check_before_data(context: ServerContext, spec: StudySpec) -> None:
-    """Check what can be known while the data are yet to be read; raises as `check` does."""
+def check_before_data(context: ServerContext, spec: StudySpec, options: DataOptions) -> None:
+    """Check what can be known while the data are yet to be read with these options; raises as
+    `check` does."""
     _check_labels(spec.labels)
     positions = context.models.find(spec.model).facts["max_positions"]
     refusals: list[InputError] = []
+    heads = heads_of(options)
     # The columns will tell the task: as long as they are unknown, any that fits will do.
-    for task in (spec.task,) if spec.task else TASKS:
+    tasks = (MULTI_TASK,) if heads else (spec.task,) if spec.task else TASKS
+    for task in tasks:
         try:
-            resolve(spec, task=task, max_positions=positions)
+            resolve(spec, task=task, max_positions=positions, heads=heads)
         except InputError as error:
             refusals.append(error)
         else:

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from model.config import Scalar
+from model.measures import DEFAULT_HEAD
 from service.failure_text import brief
 from studies.wire.trials import ClassScore
 
@@ -17,28 +19,34 @@ DETAIL_CHARS = 500
 _MARKUP = re.compile(r"([\\`*_\[\]#<>|~$&!:@])")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownMatrix:
+    """The usual confusion matrix of one head, in the order of ``labels``."""
+
+    head: str
+    kind: str
+    unit: str
+    labels: Sequence[str]
+    matrix: Matrix
+    image_url: str
+    """A path on our own server: the pages load no other images."""
+
+
 def trial_note(
     *,
     number: int,
     metric: str,
     value: float,
     metrics: Mapping[str, float],
-    kind: str,
-    unit: str,
-    labels: Sequence[str],
-    matrix: Matrix,
+    matrices: Sequence[ShownMatrix],
     per_class: Sequence[ClassScore],
-    image_url: str,
 ) -> str:
-    """The note on a trial's page. ``matrix`` is the validation split's, in ``labels`` order.
-
-    The page itself shows the parameters. ``image_url`` is a path on our own server: the pages load
-    no other images.
-    """
+    """The note on a trial's page; the page itself shows the parameters. ``matrices`` are the
+    validation split's, one for each head."""
     return _paragraphs(
         f"## Trial {number}: {escaped(metric)} {value:.4f}",
         scores({"validation": metrics}),
-        *_confusions(f"trial {number}", (kind, unit), labels, matrix, image_url),
+        *_confusions(f"trial {number}", matrices),
         class_scores(per_class),
     )
 
@@ -60,12 +68,8 @@ def study_note(
     params: Mapping[str, Scalar],
     metrics: Mapping[str, float],
     test_metrics: Mapping[str, float] | None,
-    kind: str,
-    unit: str,
-    labels: Sequence[str],
-    matrix: Matrix,
+    matrices: Sequence[ShownMatrix],
     per_class: Sequence[ClassScore],
-    image_url: str,
 ) -> str:
     """The note on a study's page: its best trial so far, and the test split once it was opened."""
     splits = {"validation": metrics} | ({"test": test_metrics} if test_metrics else {})
@@ -73,7 +77,7 @@ def study_note(
         f"## Best so far: trial {best_number}, {escaped(metric)} {value:.4f}",
         table(tuple(map(escaped, params)), [tuple(map(_scalar, params.values()))]),
         scores(splits),
-        *_confusions(f"trial {best_number}", (kind, unit), labels, matrix, image_url),
+        *_confusions(f"trial {best_number}", matrices),
         class_scores(per_class),
     )
 
@@ -97,7 +101,7 @@ def class_scores(per_class: Sequence[ClassScore]) -> str:
         heading = f"### The {len(shown)} classes with the lowest F1"
     rows = [
         (
-            escaped(score.label),
+            escaped(score.label if score.head == DEFAULT_HEAD else f"{score.head}.{score.label}"),
             f"{score.precision:.3f}",
             f"{score.recall:.3f}",
             f"{score.f1:.3f}",
@@ -166,20 +170,19 @@ def escaped(text: str, chars: int = LABEL_CHARS) -> str:
     return _MARKUP.sub(r"\\\1", line)
 
 
-def _confusions(
-    whose: str,
-    what: tuple[str, str],
-    labels: Sequence[str],
-    matrix: Matrix,
-    image_url: str,
-) -> tuple[str, str, str]:
-    """``what`` is the kind and the unit of the matrix."""
-    kind, unit = what
-    heading = f"### Confusion matrix (validation, {escaped(kind)}: {unit})"
-    image = f"![Confusion matrix of {whose}: rows are true labels]({image_url})"
-    if len(labels) <= WHOLE_MATRIX_CLASSES:
-        return heading, image, confusion_table(labels, matrix)
-    return heading, image, largest_confusions(labels, matrix, unit)
+def _confusions(whose: str, matrices: Sequence[ShownMatrix]) -> list[str]:
+    parts = []
+    for shown in matrices:
+        labels, matrix = shown.labels, shown.matrix
+        head = "" if shown.head == DEFAULT_HEAD else f" of {escaped(shown.head)}"
+        parts += [
+            f"### Confusion matrix{head} (validation, {escaped(shown.kind)}: {shown.unit})",
+            f"![Confusion matrix of {whose}: rows are true labels]({shown.image_url})",
+            confusion_table(labels, matrix)
+            if len(labels) <= WHOLE_MATRIX_CLASSES
+            else largest_confusions(labels, matrix, shown.unit),
+        ]
+    return parts
 
 
 def _scalar(value: Scalar) -> str:

@@ -13,13 +13,14 @@ from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.orm import Session
 
 from model.config import Scalar
+from model.measures import DEFAULT_HEAD, head_names
 from service.pages.confusion_figure import confusion_figure
-from service.pages.notes import failure_note, study_note, trial_note
+from service.pages.notes import ShownMatrix, failure_note, study_note, trial_note
 from service.queue.study_plans import StudyPlan
 from service.store.database import Database
 from service.store.studies import best_trials, results_of
 from service.store.tables import ConfusionCell, Trial
-from service.store.trials import class_metrics_of, confusion_of
+from service.store.trials import StoredMatrix, class_metrics_of, class_score, confusion_of
 from studies.optuna_adapter import OptunaAdapter
 from studies.wire.trials import ClassScore
 
@@ -37,10 +38,8 @@ class _Scores:
     params: dict[str, Scalar]
     metrics: dict[str, float]
     test_metrics: dict[str, float] | None
-    kind: str
-    unit: str
-    labels: list[str]
-    matrix: list[list[int]]
+    matrices: list[ShownMatrix]
+    """The usual one of every head."""
     per_class: list[ClassScore]
 
     @property
@@ -117,7 +116,7 @@ class StudyPages:
         """Most ends change nothing on the study's page, and writing it holds up asks on SQLite."""
         with self._database.reading() as session:
             found = best_trials(session, [plan.study_id]).get(plan.study_id)
-            best = _scores(session, found) if found else None
+            best = _scores(session, plan, found) if found else None
         if best is not None and self._shown.get(plan.study_id) != best.version:
             self._write_study(plan, best)
             self._shown[plan.study_id] = best.version
@@ -130,19 +129,19 @@ class StudyPages:
             params=best.params,
             metrics=best.metrics,
             test_metrics=best.test_metrics,
-            kind=best.kind,
-            unit=best.unit,
-            labels=best.labels,
-            matrix=best.matrix,
+            matrices=best.matrices,
             per_class=best.per_class,
-            image_url=_image_url(plan, best),
         )
         if note == self._optuna.note(plan.key):  # an earlier server wrote it
             return
-        title = f"Best trial {best.number}: confusion matrix (validation, {best.unit})"
-        figure = confusion_figure(best.labels, best.matrix, title=title, unit=best.unit)
+        for shown in best.matrices:
+            one = shown.head == DEFAULT_HEAD
+            head = "" if one else f" of {shown.head}"
+            title = f"Best trial {best.number}: confusion matrix{head} (validation, {shown.unit})"
+            figure = confusion_figure(shown.labels, shown.matrix, title=title, unit=shown.unit)
+            name = FIGURE_ID if one else f"{FIGURE_ID}-{shown.head}"
+            self._optuna.set_figure(plan.key, name, figure)
         # The note last: if it is there, all is there.
-        self._optuna.set_figure(plan.key, FIGURE_ID, figure)
         self._optuna.set_note(plan.key, note)
 
 
@@ -155,7 +154,7 @@ def _trial_note(session: Session, plan: StudyPlan, trial: Trial) -> str | None:
             code=trial.error_code,
             detail=trial.error_detail or "",
         )
-    scores = _scores(session, trial)
+    scores = _scores(session, plan, trial)
     if scores is None:
         return None
     return trial_note(
@@ -163,44 +162,39 @@ def _trial_note(session: Session, plan: StudyPlan, trial: Trial) -> str | None:
         metric=plan.key.metric,
         value=scores.value,
         metrics=scores.metrics,
-        kind=scores.kind,
-        unit=scores.unit,
-        labels=scores.labels,
-        matrix=scores.matrix,
+        matrices=scores.matrices,
         per_class=scores.per_class,
-        image_url=_image_url(plan, scores),
     )
 
 
-def _scores(session: Session, trial: Trial) -> _Scores | None:
+def _scores(session: Session, plan: StudyPlan, trial: Trial) -> _Scores | None:
     """None for a trial without a confusion matrix: there is nothing to draw."""
-    stored = confusion_of(session, trial, split="validation")
-    if stored is None:
+    matrices = [
+        _shown(plan, trial, stored)
+        for head in head_names(plan.resolved.task, plan.resolved.heads)
+        if (stored := confusion_of(session, trial, split="validation", head=head)) is not None
+    ]
+    if not matrices:
         return None
     results = results_of(session, [trial.id])
-    per_class = class_metrics_of(session, trial)
     return _Scores(
         number=trial.number or 0,
         value=trial.value or 0.0,
         params=cast(dict[str, Scalar], trial.params or {}),
         metrics=results.get((trial.id, "validation"), {}),
         test_metrics=results.get((trial.id, "test")),
+        matrices=matrices,
+        per_class=[class_score(row) for row in class_metrics_of(session, trial)],
+    )
+
+
+def _shown(plan: StudyPlan, trial: Trial, stored: StoredMatrix) -> ShownMatrix:
+    path = f"/v1/studies/{plan.study_id}/trials/{trial.number or 0}/confusion-matrix?format=svg"
+    return ShownMatrix(
+        head=stored.head,
         kind=stored.kind,
         unit=stored.unit,
         labels=stored.labels,
         matrix=[[stored.cells.get((t, p), 0) for p in stored.labels] for t in stored.labels],
-        per_class=[
-            ClassScore(
-                label=row.label,
-                precision=row.precision,
-                recall=row.recall,
-                f1=row.f1,
-                support=row.support,
-            )
-            for row in per_class
-        ],
+        image_url=path if stored.head == DEFAULT_HEAD else f"{path}&head={stored.head}",
     )
-
-
-def _image_url(plan: StudyPlan, trial: _Scores) -> str:
-    return f"/v1/studies/{plan.study_id}/trials/{trial.number}/confusion-matrix?format=svg"

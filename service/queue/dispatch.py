@@ -237,6 +237,7 @@ class Dispatcher:
             labels=plan.labels,
             kind=kind,
             task=plan.resolved.task,
+            heads=plan.resolved.heads,
         )
         if result.value is not None and not math.isfinite(result.value):
             detail = f"The value of {plan.key.metric} was {result.value}."

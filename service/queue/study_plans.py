@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from service.errors import NotFoundError
 from service.store.database import Database
-from service.store.datasets import INDICES_PREFIX
+from service.store.datasets import INDICES_PREFIX, stored_heads
 from service.store.tables import Dataset, DatasetFile, Study
 from studies.optuna_adapter import StudyKey
 from studies.resolution import ResolvedStudy, resolve
@@ -71,7 +71,12 @@ def optuna_name(study_id: str, name: str) -> str:
 def _plan(study: Study, dataset: Dataset, files: Any) -> StudyPlan:
     spec = StudySpec.model_validate(study.spec)
     max_positions = int(study.model_facts["max_positions"])
-    resolved = resolve(spec, task=study.task, max_positions=max_positions)  # type: ignore[arg-type]
+    resolved = resolve(
+        spec,
+        task=study.task,  # type: ignore[arg-type]
+        max_positions=max_positions,
+        heads=stored_heads(dataset),
+    )
     facts = {f.split: FileFacts(name=f.split, sha256=f.sha256, bytes=f.bytes) for f in files}
     return StudyPlan(
         study_id=study.id,

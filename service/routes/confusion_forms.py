@@ -27,14 +27,14 @@ class NotAcceptableError(ServiceError):
     code = "not_acceptable"
 
 
-def confusion_answer(matrix: StoredMatrix, *, split: str, head: str) -> ConfusionAnswer:
+def confusion_answer(matrix: StoredMatrix, *, split: str) -> ConfusionAnswer:
     """Fill the zeros in; rows are true labels, columns predictions, in the data set's order."""
     cells = matrix.cells
     return ConfusionAnswer(
         labels=matrix.labels,
         matrix=[[cells.get((true, got), 0) for got in matrix.labels] for true in matrix.labels],
         split=split,
-        head=head,
+        head=matrix.head,
         kind=matrix.kind,
         unit=matrix.unit,
         rows=sum(cells.values()),

@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse
 from starlette.responses import Response
 
 from model.config import Split
-from model.measures import DEFAULT_HEAD, MATRICES
+from model.measures import DEFAULT_HEAD
 from service.context import Context, ServerContext
 from service.errors import NotFoundError
 from service.routes.confusion_forms import Format, choose_format, confusion_answer, render
@@ -22,12 +22,14 @@ from service.store.trials import (
     artifacts_of,
     attempts_of,
     class_metrics_of,
+    class_score,
     confusion_of,
     epochs_of,
     get_artifact,
     get_trial,
     last_epochs,
     list_trials,
+    matrix_kinds,
 )
 from studies.states import TrialState
 from studies.wire.base import Page
@@ -35,7 +37,6 @@ from studies.wire.studies import Fault
 from studies.wire.trials import (
     ArtifactAnswer,
     AttemptAnswer,
-    ClassScore,
     ConfusionAnswer,
     Epoch,
     TrialAnswer,
@@ -118,16 +119,7 @@ def read_trial(study_id: StudyId, number: Number, context: Context) -> TrialAnsw
         | {
             "metrics": results.get((trial.id, "validation"), {}),
             "epochs": [Epoch(epoch=epoch, metrics=values) for epoch, values in epochs.items()],
-            "per_class": [
-                ClassScore(
-                    label=row.label,
-                    precision=row.precision,
-                    recall=row.recall,
-                    f1=row.f1,
-                    support=row.support,
-                )
-                for row in per_class
-            ],
+            "per_class": [class_score(row) for row in per_class],
             "attempts": [_attempt(attempt) for attempt in attempts],
             "worker": trial.worker_id,
             "progress": progress.get(trial.id),
@@ -197,25 +189,33 @@ def read_confusion_matrix(
 
     ``kind`` is for tasks with several matrices; empty means the usual one, the first of:
     `multiclass` (single_label); `label_by_label`, `per_class` (multi_label); `entities`, `tokens`
-    (token); `bins` (regression). The README says what a cell of each counts. With
+    (token); `bins` (regression). ``head`` is for `multi_task`, whose matrices are those of its
+    heads; empty means the first one. The README says what a cell of each counts. With
     `kind=per_class` give a `label`; without one, the matrices of all classes are added up.
     """
     chosen = choose_format(request, form)
-    head = head or DEFAULT_HEAD
     with context.database.reading() as session:
         study = get_study(session, study_id)
         trial = get_trial(session, study, number)
         matrix = confusion_of(session, trial, split=split, head=head, kind=kind, label=label)
-        kinds = MATRICES[study.task]  # type: ignore[index]
+        kinds = matrix_kinds(session, trial)
     if matrix is None:
         detail = (
             f"Trial {number} ({trial.state}) has no such confusion matrix of the {split} split. "
-            f"Kinds of {study.task}: {', '.join(kinds)}."
+            f"{_known_kinds(study.task, kinds)}"
         )
         raise NotFoundError(detail, code="no_confusion_matrix")
-    answer = confusion_answer(matrix, split=split, head=head)
-    about = f": {label}" if label else ""
+    answer = confusion_answer(matrix, split=split)
+    of_head = "" if matrix.head == DEFAULT_HEAD else matrix.head
+    about = "".join(f": {name}" for name in (of_head, label) if name)
     return render(answer, chosen, title=f"{study.name}, trial {number}, {split}{about}")
+
+
+def _known_kinds(task: str, kinds: dict[str, tuple[str, ...]]) -> str:
+    if DEFAULT_HEAD in kinds and len(kinds) == 1:
+        return f"Kinds of {task}: {', '.join(kinds[DEFAULT_HEAD])}."
+    heads = "; ".join(f"{head}: {', '.join(names)}" for head, names in kinds.items())
+    return f"Heads and their kinds: {heads}."
 
 
 @router.get(

@@ -8,6 +8,7 @@ from typing import Any
 
 from model.config import Split, Task
 from model.errors import InputError
+from model.labels.readers import heads_of
 from service.context import ServerContext
 from service.intake.ingest import parse_options
 from service.intake.sources import allowed_file, stated_paths
@@ -40,7 +41,7 @@ def check_schedule(context: ServerContext, spec: ScheduleSpec, fire: datetime) -
     study = fire_study(spec, naming, None if source is None else NO_DATA_YET)
     _check_fields(spec, study)
     warnings = [] if source is None else _check_data(context, source)
-    task = _check_study(context, study, reads_data=source is not None)
+    task = _check_study(context, study, None if source is None else source.options)
     if spec.champion is not None and task not in (None, COMPARED_TASK):
         detail = f"A champion is told by McNemar's test, which is for {COMPARED_TASK} studies."
         raise InputError("unsupported_task", detail, ("champion",))
@@ -64,7 +65,7 @@ def _check_data(context: ServerContext, source: DataSource) -> list[str]:
     """Warns of files that are not there yet."""
     warnings: list[str] = []
     try:
-        parse_options(json.dumps(source.options))
+        heads_of(parse_options(json.dumps(source.options)))
         if isinstance(source, PathSource):
             for split, path in stated_paths(source).items():
                 warnings += _missing_file(path, split, context.settings.data_dirs)
@@ -83,12 +84,15 @@ def _missing_file(path: str, split: Split, roots: tuple[Path, ...]) -> list[str]
     return []
 
 
-def _check_study(context: ServerContext, study: StudySpec, *, reads_data: bool) -> Task | None:
-    """Returns the study's task, as far as it is known before the data are."""
+def _check_study(
+    context: ServerContext, study: StudySpec, options: dict[str, Any] | None
+) -> Task | None:
+    """``options`` are of data that are read first, if any are. Returns the study's task, as far as
+    it is known before the data are."""
     try:
-        if not reads_data:
+        if options is None:
             return check(context, study).resolved.task
-        check_before_data(context, study)
+        check_before_data(context, study, parse_options(json.dumps(options)))
     except InputError as error:
         raise InputError(error.code, error.detail, ("study", *error.where)) from error
     return study.task

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
-from model.config import SPLITS
+from model.config import SPLITS, Task
 from service.errors import NotFoundError
 from service.store.tables import Dataset, DatasetFile
 
@@ -86,6 +86,12 @@ def list_datasets(
     if after is not None:
         query = query.where(tuple_(Dataset.created_at, Dataset.id) < after)
     return session.scalars(query.limit(limit + 1)).all()
+
+
+def stored_heads(dataset: Dataset) -> dict[str, Task]:
+    """What the labels of several columns are, by head and in the heads' order; empty where there
+    is one column."""
+    return dict(sorted(dataset.summary.get("heads", {}).items()))
 
 
 def split_files(session: Session, dataset_ids: Iterable[str]) -> dict[str, list[DatasetFile]]:

@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
-from model.measures import DEFAULT_HEAD
 from service.store.moves import record_trial
 from service.store.tables import ClassMetric, ConfusionCell, EpochMetric, Result, Trial
 from studies.wire.leases import ConfusionMatrix, EpochMetrics, ResultRequest
@@ -48,7 +47,7 @@ def write_result(session: Session, trial_id: str, split: str, result: ResultRequ
     ]
     if metrics:
         session.execute(insert(Result), metrics)
-    classes = [{**key, "head": DEFAULT_HEAD, **scores.model_dump()} for scores in result.per_class]
+    classes = [{**key, **scores.model_dump()} for scores in result.per_class]
     if classes:
         session.execute(insert(ClassMetric), classes)
     matrices = [*([result.confusion] if result.confusion else []), *result.further_matrices]

@@ -3,21 +3,26 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from model.config import Split, Task
 from model.measures import (
-    DEFAULT_HEAD,
+    MATRICES,
     NOT,
     PER_CLASS,
     class_labels,
+    head_names,
+    labels_of,
     matrix_labels,
+    task_of,
     usual_matrix,
     yes_or_no,
 )
 from service.errors import NotFoundError
+from service.store.datasets import stored_heads
 from service.store.tables import (
     Artifact,
     Attempt,
@@ -28,6 +33,7 @@ from service.store.tables import (
     Study,
     Trial,
 )
+from studies.wire.trials import ClassScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class StoredMatrix:
     labels: list[str]
     cells: Mapping[tuple[str, str], int]
     unit: str
+    head: str
 
 
 def get_trial(session: Session, study: Study, number: int) -> Trial:
@@ -119,13 +126,31 @@ def attempts_of(session: Session, trial: Trial) -> Sequence[Attempt]:
 def class_metrics_of(
     session: Session, trial: Trial, split: Split = "validation"
 ) -> Sequence[ClassMetric]:
-    """Scores per class, in the order of the data set's labels."""
+    """Scores per class, head by head, in the order of the data set's labels."""
     query = select(ClassMetric).where(ClassMetric.trial_id == trial.id, ClassMetric.split == split)
-    order = {
-        label: index for index, label in enumerate(class_labels(*_task_and_labels(session, trial)))
-    }
+    task, heads, labels = _measured(session, trial)
+    names = [
+        (head, label)
+        for head in head_names(task, heads)
+        for label in class_labels(heads.get(head, task), labels_of(labels, task, head))
+    ]
+    order = {name: index for index, name in enumerate(names)}
     rows = session.scalars(query).all()
-    return sorted(rows, key=lambda row: (row.head, order.get(row.label, len(order)), row.label))
+    return sorted(
+        rows, key=lambda row: (order.get((row.head, row.label), len(order)), row.head, row.label)
+    )
+
+
+def class_score(row: ClassMetric) -> ClassScore:
+    """As it goes over the wire."""
+    return ClassScore(
+        label=row.label,
+        precision=row.precision,
+        recall=row.recall,
+        f1=row.f1,
+        support=row.support,
+        head=row.head,
+    )
 
 
 def confusion_of(
@@ -133,16 +158,21 @@ def confusion_of(
     trial: Trial,
     *,
     split: Split,
-    head: str = DEFAULT_HEAD,
+    head: str = "",
     kind: str = "",
     label: str = "",
 ) -> StoredMatrix | None:
     """The matrix, None when the trial has none for this split, head and kind (yet).
 
-    No ``kind`` means the usual one of the task. ``label`` chooses a class's matrix of the kind
-    ``per_class``; without it those of all classes are added up.
+    No ``head`` means the first one, no ``kind`` the usual one of the head's task. ``label`` chooses
+    a class's matrix of the kind ``per_class``; without it those of all classes are added up.
     """
-    task, labels = _task_and_labels(session, trial)
+    study_task, heads, labels = _measured(session, trial)
+    head = head or head_names(study_task, heads)[0]
+    task = task_of(study_task, heads, head)
+    if task is None:
+        return None
+    labels = labels_of(labels, study_task, head)
     kind = kind or usual_matrix(task)
     query = select(ConfusionCell).where(
         ConfusionCell.trial_id == trial.id,
@@ -156,13 +186,13 @@ def confusion_of(
     if not rows:
         return None
     if kind == PER_CLASS and not label:
-        return _summed(rows)
+        return _summed(rows, head)
     shown = yes_or_no(label) if kind == PER_CLASS else matrix_labels(kind, labels)
     cells = {(row.true_label, row.predicted_label): row.count for row in rows}
-    return StoredMatrix(kind, list(shown), cells, rows[0].unit)
+    return StoredMatrix(kind, list(shown), cells, rows[0].unit, head)
 
 
-def _summed(rows: Sequence[ConfusionCell]) -> StoredMatrix:
+def _summed(rows: Sequence[ConfusionCell], head: str) -> StoredMatrix:
     """Every class of every row as one decision: yes or no."""
     cells: Counter[tuple[str, str]] = Counter()
     for row in rows:
@@ -171,14 +201,21 @@ def _summed(rows: Sequence[ConfusionCell]) -> StoredMatrix:
             for name in (row.true_label, row.predicted_label)
         )
         cells[true, predicted] += row.count
-    return StoredMatrix(PER_CLASS, ["no", "yes"], cells, "decisions")
+    return StoredMatrix(PER_CLASS, ["no", "yes"], cells, "decisions", head)
 
 
-def _task_and_labels(session: Session, trial: Trial) -> tuple[Task, list[str]]:
-    """Of the trial's data set."""
-    query = select(Dataset.task, Dataset.summary).join(Study, Study.dataset_id == Dataset.id)
-    found = session.execute(query.where(Study.id == trial.study_id)).one()
-    return found.task, list(found.summary["labels"])
+def matrix_kinds(session: Session, trial: Trial) -> dict[str, tuple[str, ...]]:
+    """The kinds of matrices of a trial of the study, by head."""
+    task, heads, _ = _measured(session, trial)
+    return {head: tuple(MATRICES[heads.get(head, task)]) for head in head_names(task, heads)}
+
+
+def _measured(session: Session, trial: Trial) -> tuple[Task, dict[str, Task], tuple[str, ...]]:
+    """The task of the trial's data set, what the labels of its heads are, and all labels."""
+    query = select(Dataset).join(Study, Study.dataset_id == Dataset.id)
+    dataset = session.scalars(query.where(Study.id == trial.study_id)).one()
+    task: Any = dataset.task
+    return task, stored_heads(dataset), tuple(dataset.summary["labels"])
 
 
 def artifacts_of(session: Session, trial: Trial) -> Sequence[Artifact]:

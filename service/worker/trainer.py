@@ -246,6 +246,7 @@ def _scores(evaluation: "Evaluation | None") -> dict[str, Any]:
                 recall=scores.recall,
                 f1=scores.f1,
                 support=scores.support,
+                head=scores.head,
             )
             for scores in evaluation.per_class
         ],
@@ -258,6 +259,7 @@ def _matrix(matrix: "Matrix") -> ConfusionMatrix:
     return ConfusionMatrix(
         labels=list(matrix.labels),
         matrix=matrix.counts.tolist(),
+        head=matrix.head,
         kind=matrix.kind,
         unit=matrix.unit,
     )

@@ -76,6 +76,10 @@ class DatasetAnswer(Answer):
     control_characters, line_breaks, unicode_form."""
     repeated_texts: int = 0
     """Rows left in train whose text stood there before: conflicts, or duplicates that were kept."""
+    heads: dict[str, str] = {}
+    """Of several label columns: what each one's labels are. `labels` are then `<head>.<label>`."""
+    labelled: dict[str, dict[str, int]] = {}
+    """Of several label columns: rows that have a label, by split and head."""
     words: dict[str, float]
     """Quantiles of words per training text: p50, p90, p95, p99, max."""
     files: dict[str, StoredFile]

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from model.config import Scalar
 from model.measures import Unit
 from studies.wire.base import Answer, Request, Utc
 
@@ -99,7 +98,7 @@ class Lease(Answer):
     study_id: str
     study_name: str
     number: int | None
-    config: dict[str, Scalar | None]
+    config: dict[str, Any]
     """The fields of `model.config.TrainConfig`."""
     dataset: LeaseDataset
     model: LeaseModel
@@ -161,6 +160,7 @@ class ClassMetrics(Request):
     recall: Share
     f1: Share
     support: Count
+    head: str = Field("label", max_length=100, pattern=PRINTABLE)
 
 
 class ConfusionMatrix(Request):
@@ -182,9 +182,9 @@ class ResultRequest(Request):
     metrics: Mapping[str, float | None] = {}
     per_class: list[ClassMetrics] = []
     confusion: ConfusionMatrix | None = None
-    """Of the task's usual kind."""
+    """Of the task's usual kind; of several heads, the first one's."""
     further_matrices: list[ConfusionMatrix] = []
-    """Of its other kinds; of `per_class` one per class."""
+    """Of its other kinds, and of the other heads; of `per_class` one per class."""
     info: dict[str, Any] = {}
     """Facts about the run: seconds, steps, tokens, truncated share, device, versions."""
 

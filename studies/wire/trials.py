@@ -19,6 +19,8 @@ class ClassScore(Answer):
     recall: float
     f1: float
     support: int
+    head: str = "label"
+    """Of `multi_task`: whose class it is."""
 
 
 class AttemptAnswer(Answer):

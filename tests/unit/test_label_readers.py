@@ -130,7 +130,7 @@ CELLS = st.one_of(
 def test_no_jsonl_makes_a_reader_fail_but_by_name(
     tmp_path: Path, rows: list[tuple[Any, Any]], task: Any
 ) -> None:
-    reader = reader_of(task)
+    reader = reader_of(task, DataOptions())
     names = reader.text_names[0], reader.label_names[0]
     lines = [json.dumps(dict(zip(names, row, strict=True))) for row in rows]
     with contextlib.suppress(InputError):
@@ -148,7 +148,7 @@ def test_no_jsonl_makes_a_reader_fail_but_by_name(
 def test_no_csv_makes_a_reader_fail_but_by_name(
     tmp_path: Path, rows: list[tuple[str, str]], task: Any
 ) -> None:
-    reader = reader_of(task)
+    reader = reader_of(task, DataOptions())
     text = io.StringIO()
     csv.writer(text).writerows([(reader.text_names[0], reader.label_names[0]), *rows])
     content = text.getvalue().encode("utf-8", "surrogatepass")

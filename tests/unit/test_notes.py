@@ -1,6 +1,7 @@
 """Markdown notes: whole tables, and no markup from labels."""
 
 from service.pages.notes import (
+    ShownMatrix,
     class_scores,
     confusion_table,
     escaped,
@@ -80,18 +81,39 @@ def test_a_label_with_bars_and_line_breaks_keeps_its_table_whole() -> None:
     assert {line.count("|") for line in bare.splitlines()} == {6}
 
 
+def shown(labels: list[str], matrix: list[list[int]], head: str = "label") -> ShownMatrix:
+    return ShownMatrix(
+        head=head, kind="multiclass", unit="rows", labels=labels, matrix=matrix, image_url=IMAGE
+    )
+
+
+def test_the_note_of_several_heads_shows_the_matrix_of_each() -> None:
+    note = trial_note(
+        number=3,
+        metric="heads_mean",
+        value=0.5,
+        metrics={"heads_mean": 0.5},
+        matrices=[
+            shown(["a", "b"], [[3, 1], [0, 4]], "topic"),
+            shown(["x", "y"], [[5, 0], [2, 1]], "mood"),
+        ],
+        per_class=[score("a").model_copy(update={"head": "topic"})],
+    )
+    assert "### Confusion matrix of topic (validation, multiclass: rows)" in note
+    assert "| a | **3** | 1 | 75% |" in note
+    assert "### Confusion matrix of mood (validation, multiclass: rows)" in note
+    assert "| y | 2 | **1** | 33% |" in note
+    assert "| topic.a | 0.250 |" in note
+
+
 def test_a_trial_note_names_our_number_and_shows_the_picture_and_the_table() -> None:
     note = trial_note(
         number=3,
         metric="macro_f1",
         value=0.81236,
         metrics={"macro_f1": 0.81236},
-        kind="multiclass",
-        unit="rows",
-        labels=["a", "b"],
-        matrix=[[3, 1], [0, 4]],
+        matrices=[shown(["a", "b"], [[3, 1], [0, 4]])],
         per_class=[score("a"), score("b")],
-        image_url=IMAGE,
     )
     assert note.startswith("## Trial 3: macro\\_f1 0.8124\n")
     assert f"]({IMAGE})" in note
@@ -101,17 +123,19 @@ def test_a_trial_note_names_our_number_and_shows_the_picture_and_the_table() -> 
 
 def test_a_trial_note_of_many_classes_lists_confusions_instead_of_the_matrix() -> None:
     size = 13
+    matrix = [[int(j == 0) for j in range(size)] for _ in range(size)]
     note = trial_note(
         number=0,
         metric="accuracy",
         value=0.5,
         metrics={},
-        kind="multiclass",
-        unit="rows",
-        labels=[f"c{i}" for i in range(size)],
-        matrix=[[int(j == 0) for j in range(size)] for _ in range(size)],
+        matrices=[
+            shown(
+                [f"c{i}" for i in range(size)],
+                [[int(j == 0) for j in range(size)] for _ in range(size)],
+            )
+        ],
         per_class=[],
-        image_url=IMAGE,
     )
     assert "| c12 | c0 | 1 | 100% |" in note
     assert "**1**" not in note
@@ -140,12 +164,8 @@ def test_a_study_note_shows_the_best_trial_and_the_test_split_when_it_was_opened
             params={"learning_rate": 0.00012345678, "batch_size": 32, "lr_schedule": "linear"},
             metrics={"accuracy": 0.9},
             test_metrics=test_metrics,
-            kind="multiclass",
-            unit="rows",
-            labels=["a", "b"],
-            matrix=[[1, 0], [0, 1]],
+            matrices=[shown(["a", "b"], [[1, 0], [0, 1]])],
             per_class=[],
-            image_url=IMAGE,
         )
 
     assert note(None).startswith("## Best so far: trial 7, accuracy 0.9000\n")
