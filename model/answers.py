@@ -116,7 +116,9 @@ def _numbers(labels: tuple[str, ...], found: Any, _: list[str]) -> list[NumberAn
 
 def _heads(labels: tuple[str, ...], found: Any, texts: list[str]) -> list[HeadsAnswer]:  # noqa: ARG001
     said = {head: answers(one, texts) for head, one in found.heads.items()}
-    return [HeadsAnswer(dict(zip(said, row, strict=True))) for row in zip(*said.values(), strict=True)]
+    return [
+        HeadsAnswer(dict(zip(said, row, strict=True))) for row in zip(*said.values(), strict=True)
+    ]
 
 
 _ANSWERS: dict[Task, Callable[[tuple[str, ...], Any, list[str]], Any]] = {

@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from model.errors import InputError
 
@@ -258,6 +258,9 @@ def is_finite(value: int | float) -> bool:
 @dataclass(frozen=True, slots=True)
 class LabelColumn:
     """One of several label columns."""
+
+    # For those who read options with pydantic: a key that is not known is a mistake.
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     column: str
     """Where its labels stand."""

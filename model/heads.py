@@ -12,7 +12,7 @@ from model.config import DataOptions, LabelColumn
 from model.errors import InputError
 
 MOST_HEADS = 20
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,23}")
+HEAD_NAME = "[A-Za-z][A-Za-z0-9_-]{0,23}"
 _TEXT_FORM = re.compile(r"(?P<head>[^=]+)=(?P<column>.+?)(:(?P<task>[a-z_]+))?")
 
 
@@ -44,7 +44,7 @@ def stated_heads(options: DataOptions) -> dict[str, LabelColumn]:
 
 
 def _check_name(head: str) -> None:
-    if not _NAME.fullmatch(head):
+    if not re.fullmatch(HEAD_NAME, head):
         detail = (
             f"{head[:40]!r} names no head: a name is 1 to 24 of the letters A to Z, digits, _ and "
             "-, a letter first, since metrics, settings and folders are called by it."

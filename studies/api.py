@@ -313,7 +313,8 @@ class TrialCalls:
         head: str | None = None,
     ) -> Steps[ConfusionAnswer]:
         """A trial's confusion matrix, rows true, columns predicted; the task's usual ``kind``
-        without one. ``label`` is the class of a `per_class` one."""
+        without one. ``label`` is the class of a `per_class` one, ``head`` one of `multi_task` (the
+        first without)."""
         path = f"{_trial_path(study_id, number)}/confusion-matrix"
         wanted = {"split": split, "kind": kind or "", "label": label or "", "head": head or ""}
         return get(ConfusionAnswer, path, wanted)
@@ -338,6 +339,7 @@ class TrialCalls:
         split: str = "validation",
         kind: str | None = None,
         label: str | None = None,
+        head: str | None = None,
     ) -> Steps[Path]:
         """Save a trial's confusion matrix as CSV, SVG or JSON, by the suffix of the new file
         ``target``. Raises `FileExistsError`, and `ValueError` for another suffix."""
@@ -345,8 +347,9 @@ class TrialCalls:
         form = target.suffix.removeprefix(".").lower()
         if form not in MATRIX_FORMS:
             raise ValueError(f"{target}: a matrix is saved as .{', .'.join(MATRIX_FORMS)}.")
-        wanted = {"split": split, "kind": kind or "", "label": label or "", "format": form}
-        path = f"{_trial_path(study_id, number)}/confusion-matrix?{urlencode(wanted)}"
+        wanted = {"split": split, "kind": kind or "", "label": label or "", "head": head or ""}
+        query = urlencode(wanted | {"format": form})
+        path = f"{_trial_path(study_id, number)}/confusion-matrix?{query}"
         return download_file(path, target)
 
     @call

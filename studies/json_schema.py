@@ -9,6 +9,7 @@ import ast
 import inspect
 import json
 import math
+import re
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,16 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from model.config import RULES, DataOptions, Rule, TrainConfig
+from model.config import (
+    LOSS_WEIGHT,
+    LOSS_WEIGHT_RULE,
+    RULES,
+    DataOptions,
+    LabelColumn,
+    Rule,
+    TrainConfig,
+)
+from model.heads import HEAD_NAME
 from model.measures import METRICS
 from studies.spec import StudySpec
 from studies.wire.schedules import ScheduleSpec
@@ -33,16 +43,21 @@ def study_schema() -> Schema:
     schema = _of(StudySpec)
     parts, fields = schema["$defs"], schema["properties"]
     documented = _documented(TrainConfig)
+    weight = f"^{re.escape(LOSS_WEIGHT)}{HEAD_NAME}$"
+    said = "Of `multi_task`: how much the head's mean loss counts; 1 where nothing is said."
     parts["Settings"] = _closed(
-        {name: {"description": documented[name], **_values(rule)} for name, rule in RULES.items()}
+        {name: {"description": documented[name], **_values(rule)} for name, rule in RULES.items()},
+        patternProperties={weight: {"description": said, **_values(LOSS_WEIGHT_RULE)}},
     )
     fields["training"] = _reference("Settings", fields["training"])
     fields["enqueue"]["items"] = _reference("Settings")
     fields["search_space"]["anyOf"][0] = _closed(
-        {name: {"description": documented[name], **_ranges(rule)} for name, rule in RULES.items()}
+        {name: {"description": documented[name], **_ranges(rule)} for name, rule in RULES.items()},
+        patternProperties={weight: {"description": said, **_ranges(LOSS_WEIGHT_RULE)}},
     )
     names = sorted({name for metrics in METRICS.values() for name in metrics})
-    parts["Objective"]["properties"]["metric"]["enum"] = names
+    of_heads = rf"^{HEAD_NAME}\.({'|'.join(names)})$"
+    parts["Objective"]["properties"]["metric"]["anyOf"] = [{"enum": names}, {"pattern": of_heads}]
     return schema
 
 
@@ -183,6 +198,12 @@ def _closed(properties: Schema, **more: Any) -> Schema:
 
 def _options() -> Schema:
     schema = TypeAdapter(DataOptions).json_schema()
+    parts = schema.pop("$defs")
+    (column,) = parts.values()
+    for name, said in _documented(LabelColumn).items():
+        column["properties"][name] = {"description": said, **column["properties"][name]}
+    stated = schema["properties"]["label_columns"]["anyOf"][0]["additionalProperties"]
+    stated["anyOf"] = [{"type": "string"}, column]
     _tidy(schema)
     for name, said in _documented(DataOptions).items():
         schema["properties"][name] = {"description": said, **schema["properties"][name]}

@@ -93,6 +93,7 @@ def _options(pairs: list[str]) -> dict[str, Any]:
     import json
 
     from model.config import DataOptions
+    from model.heads import parse_label_columns
 
     numbers = {field.name for field in dataclasses.fields(DataOptions) if field.type is float}
     options: dict[str, Any] = {}
@@ -103,10 +104,16 @@ def _options(pairs: list[str]) -> dict[str, Any]:
         try:
             if key in numbers:
                 options[key] = float(value)
-            else:  # several text columns come as JSON: text=["title", "body"]
-                options[key] = (
-                    json.loads(value) if key == "text" and value.startswith("[") else value
-                )
+            elif key in ("text", "label_columns") and value[:1] in ("[", "{"):
+                options[key] = json.loads(value)  # text=["title", "body"]
+            elif key == "label_columns":  # topic=topic urgency=urg:regression
+                columns = parse_label_columns(value.split()).items()
+                options[key] = {
+                    head: stated if isinstance(stated, str) else dataclasses.asdict(stated)
+                    for head, stated in columns
+                }
+            else:
+                options[key] = value
         except ValueError:
             kind = "a number" if key in numbers else "a column, or a JSON list of columns"
             raise typer.BadParameter(f"{key} takes {kind}.", param_hint="--option") from None

@@ -55,19 +55,24 @@ def _save(client: "Api", study: "StudyAnswer", folder: Path, model: bool) -> Ite
         yield name
     _write_trials(folder / "trials.csv", trials)
     yield "trials.csv"
-    for trial in trials:
-        if trial.state == "completed":
-            yield _matrix(client, study, trial.number, "validation", folder)
+    scored = [(trial.number, "validation") for trial in trials if trial.state == "completed"]
     if study.best is not None and study.test is not None:
-        yield _matrix(client, study, study.best.number, "test", folder)
+        scored.append((study.best.number, "test"))
+    heads = sorted(client.dataset(study.dataset).heads) if study.task == "multi_task" else [""]
+    for number, split in scored:
+        for head in heads:
+            yield _matrix(client, study, number, split, head, folder)
     if study.best is not None and model and study.spec["checkpoint"]["keep"] != "none":
         client.download_best(study.id, folder / "model")
         yield "model"
 
 
-def _matrix(client: "Api", study: "StudyAnswer", number: int, split: str, folder: Path) -> str:
-    name = f"confusion/{split}-{number}.csv"
-    client.save_confusion(study.id, number, folder / name, split)
+def _matrix(
+    client: "Api", study: "StudyAnswer", number: int, split: str, head: str, folder: Path
+) -> str:
+    """``head`` is "" where there is one."""
+    name = f"confusion/{split}-{number}{f'-{head}' if head else ''}.csv"
+    client.save_confusion(study.id, number, folder / name, split, head=head)
     return name
 
 

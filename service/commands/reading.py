@@ -93,6 +93,9 @@ def confusion(
     label: Annotated[
         str | None, typer.Option(help="The class of --kind per_class; all added up without.")
     ] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Of multi_task: whose matrix; the first head's without.")
+    ] = None,
     classes: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="The N classes confused most. Else as many as fit."),
@@ -124,11 +127,14 @@ def confusion(
         else:
             find_trial(client, found, number)
         if save is not None:
-            client.save_confusion(found.id, number, save, split, kind, label)
-        matrix = client.confusion(found.id, number, split, kind, label)
+            client.save_confusion(found.id, number, save, split, kind, label, head)
+        matrix = client.confusion(found.id, number, split, kind, label, head)
+        heads = client.dataset(found.dataset).heads if found.task == "multi_task" else {}
     keep = len(matrix.labels) if all_classes else classes
     drawing = draw_confusion(matrix, output.console().width, keep)
     output.answer(matrix, drawing.view, width=drawing.width)
+    if heads:
+        output.note(f"Head {matrix.head} of {', '.join(sorted(heads))}")
     if save is not None:
         output.note(f"The matrix lies in {save}")
 

@@ -77,7 +77,8 @@ def _checked_options(values: dict[str, Any]) -> DataOptions:
     try:
         return TypeAdapter(DataOptions).validate_python(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # Of a value that may have several forms, what was wrong with the one that fits best.
+        first = max(error.errors(include_url=False), key=lambda fault: len(fault["loc"]))
         name = str(first["loc"][0])
         detail = f"options.{name}: {first['msg']}; got {values[name]!r}."
         raise InputError("invalid_value", detail, ("options", name)) from error

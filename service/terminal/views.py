@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from model.config import DataOptions, Scalar
+from model.measures import DEFAULT_HEAD
 from service.failure_text import brief
 from studies.wire.datasets import DatasetAnswer, HubOrigin
 from studies.wire.leases import WorkerAnswer
@@ -248,7 +249,8 @@ def trial_view(trial: TrialAnswer) -> RenderableType:
         classes = table_of("label", "precision", "recall", "f1", "support")
         for score in trial.per_class:
             shares = (number_text(x) for x in (score.precision, score.recall, score.f1))
-            classes.add_row(plain(score.label), *shares, str(score.support))
+            name = score.label if score.head == DEFAULT_HEAD else f"{score.head}.{score.label}"
+            classes.add_row(plain(name), *shares, str(score.support))
         parts.append(classes)
     return Group(*parts)
 

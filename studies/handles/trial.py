@@ -44,10 +44,11 @@ class HeldTrial:
         """Its matrix on the ``validation`` split, or of a study's best trial on ``test``.
 
         Tasks with several matrices take a ``kind`` (the usual one without), and for `per_class` a
-        ``label``.
+        ``label``; `multi_task` takes a ``head`` (the first without).
         """
         answer = yield from CALLS.confusion(self.study_id, self.number, split, kind, label, head)
-        title = f"{self.study_name}, trial {self.number}, {split}{f': {label}' if label else ''}"
+        about = "".join(f": {name}" for name in (head, label) if name)
+        title = f"{self.study_name}, trial {self.number}, {split}{about}"
         return (yield from work(lambda: _matrix(answer, title)))
 
     @call

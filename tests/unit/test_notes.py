@@ -130,10 +130,7 @@ def test_a_trial_note_of_many_classes_lists_confusions_instead_of_the_matrix() -
         value=0.5,
         metrics={},
         matrices=[
-            shown(
-                [f"c{i}" for i in range(size)],
-                [[int(j == 0) for j in range(size)] for _ in range(size)],
-            )
+            shown([f"c{i}" for i in range(size)], matrix),
         ],
         per_class=[],
     )
