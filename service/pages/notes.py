@@ -45,7 +45,7 @@ def trial_note(
     validation split's, one for each head."""
     return _paragraphs(
         f"## Trial {number}: {escaped(metric)} {value:.4f}",
-        scores({"validation": metrics}),
+        *_score_tables({"validation": metrics}),
         *_confusions(f"trial {number}", matrices),
         class_scores(per_class),
     )
@@ -76,10 +76,21 @@ def study_note(
     return _paragraphs(
         f"## Best so far: trial {best_number}, {escaped(metric)} {value:.4f}",
         table(tuple(map(escaped, params)), [tuple(map(_scalar, params.values()))]),
-        scores(splits),
+        *_score_tables(splits),
         *_confusions(f"trial {best_number}", matrices),
         class_scores(per_class),
     )
+
+
+def _score_tables(splits: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """One table of `scores`; of several heads one more for each, as theirs differ."""
+    heads: dict[str, dict[str, dict[str, float]]] = {"": {}}
+    for split, metrics in splits.items():
+        for name, value in metrics.items():
+            head, _, metric = name.rpartition(".")
+            row = f"{split}, {escaped(head)}" if head else split
+            heads.setdefault(head, {}).setdefault(row, {})[metric] = value
+    return [scores(rows) for rows in heads.values() if rows]
 
 
 def scores(splits: Mapping[str, Mapping[str, float]]) -> str:

@@ -260,7 +260,9 @@ def download_artifact(
 )
 def download_predictions(study_id: StudyId, number: Number, context: Context) -> FileResponse:
     """CSV, a line per row: row, true, predicted, and of classes the probability of what was
-    predicted. Several labels are joined by `|`. Of `token` a line per token."""
+    predicted. Several labels are joined by `|`. Of `token` a line per token. Of
+    `multi_task` the columns of every head, `<head>.true` and so on, empty where a row has no label
+    of the head."""
     return _send(context, study_id, number, PREDICTIONS, missing="not_recorded")
 
 

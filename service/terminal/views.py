@@ -318,6 +318,9 @@ def dataset_view(dataset: DatasetAnswer) -> RenderableType:
     facts.add_row("task", dataset.task)
     columns = ", ".join(f"{role}={name}" for role, name in dataset.columns.items() if name)
     facts.add_row("columns", plain(columns))
+    if dataset.heads:
+        heads = ", ".join(f"{head} {kind}" for head, kind in sorted(dataset.heads.items()))
+        facts.add_row("heads", plain(heads))
     words = "  ".join(f"{name} {value:g}" for name, value in dataset.words.items())
     facts.add_row("words", words)
     facts.add_row("options", plain(_stated_options(dataset.options) or "defaults"))

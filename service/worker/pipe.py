@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from model.config import Scalar
 from model.progress import RunStage
 from studies.wire.leases import ClassMetrics, ConfusionMatrix, Device
 
@@ -38,7 +37,7 @@ class Train:
 
     type: Literal["train"] = "train"
     job: str
-    config: dict[str, Scalar | None]
+    config: dict[str, Any]
     """The fields of `model.config.TrainConfig`; a pretrained `model` is a folder here."""
     labels: list[str]
     train: SplitFile
@@ -63,7 +62,7 @@ class Evaluate:
 
     type: Literal["evaluate"] = "evaluate"
     job: str
-    config: dict[str, Scalar | None]
+    config: dict[str, Any]
     """As in `Train`; `model` is the folder of the saved model."""
     labels: list[str]
     data: SplitFile

@@ -1,5 +1,6 @@
 """Several label columns at once: losses and figures by hand, and saved heads that say the same."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,23 @@ def test_every_head_is_a_folder_whose_pipeline_gives_the_recorded_predictions(
     assert f"| angry | {thresholds['angry']:.6g} |" in card
     assert "| loss_weight.score | 0.5 |" in card
     assert "## Confusion: topic multiclass, in rows" in card
+
+
+@pytest.mark.parametrize("model_type", ["distilbert", "electra", "modernbert"])
+def test_the_heads_of_every_architecture_are_folders_of_their_own(
+    data: TrainData, model_folder: Callable[[str], Path], model_type: str, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    config = replace(CONFIG, model=str(model_folder(model_type)), epochs=1)
+    result = run(data, config)
+    result.save(tmp_path / "saved")
+    topic = result.predictions.heads["topic"].predictions
+    ask = pipeline("text-classification", str(tmp_path / "saved" / "heads" / "topic"), device="cpu")
+    texts = [data.validation.text_a[row - 1] for row in topic.rows]
+    found: Any = ask(texts, truncation=True)
+    assert [x["score"] for x in found] == pytest.approx(topic.probability.tolist(), abs=1e-4)
+    again = evaluate(tmp_path / "saved", data.validation, LABELS, config, device=CPU)
+    assert again.metrics == pytest.approx(result.metrics, abs=1e-3)
 
 
 def test_a_run_stopped_within_an_epoch_ends_as_if_it_had_not_been(

@@ -92,13 +92,16 @@ def test_the_note_of_several_heads_shows_the_matrix_of_each() -> None:
         number=3,
         metric="heads_mean",
         value=0.5,
-        metrics={"heads_mean": 0.5},
+        metrics={"heads_mean": 0.5, "topic.accuracy": 0.75, "mood.mae": 2.0},
         matrices=[
             shown(["a", "b"], [[3, 1], [0, 4]], "topic"),
             shown(["x", "y"], [[5, 0], [2, 1]], "mood"),
         ],
         per_class=[score("a").model_copy(update={"head": "topic"})],
     )
+    assert "| validation | 0.5000 |" in note
+    assert "| validation, topic | 0.7500 |" in note
+    assert "| validation, mood | 2.0000 |" in note
     assert "### Confusion matrix of topic (validation, multiclass: rows)" in note
     assert "| a | **3** | 1 | 75% |" in note
     assert "### Confusion matrix of mood (validation, multiclass: rows)" in note

@@ -4,9 +4,11 @@ import ast
 import re
 from pathlib import Path
 
-from model.config import RULES, TrainConfig
+from model.config import RULES, Task, TrainConfig
 from service.settings import Settings
 from service.terminal.exit_codes import MEANINGS
+from studies.resolution import resolve
+from studies.spec import StudySpec
 from studies.states import STUDY_MOVES, TRIAL_MOVES
 
 ROOT = Path(__file__).parents[2]
@@ -45,8 +47,12 @@ def test_every_training_setting_has_a_row_with_its_default() -> None:
     rows = re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", section("Training settings"), re.M)
     listed: dict[str, str] = {}
     for names, defaults in rows:
-        settings = re.findall(r"`(\w+)`", names)
+        settings = re.findall(r"`([\w.<>]+)`", names)
         listed |= dict(zip(settings, defaults.split(", ", len(settings) - 1), strict=True))
+    spec = StudySpec(name="tickets", dataset="0")
+    heads: dict[str, Task] = {"topic": "single_label", "mood": "single_label"}
+    resolved = resolve(spec, task="multi_task", max_positions=512, heads=heads)
+    assert resolved.training["loss_weight.topic"] == float(listed.pop("loss_weight.<head>"))
     config = TrainConfig()
     assert listed.keys() == RULES.keys()
     for name, shown in listed.items():

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from model.config import Task
 from model.errors import InputError
 from studies.resolution import ResolvedStudy, resolve, trial_seed
 from studies.space import Choices, FloatRange, IntRange
@@ -195,3 +196,48 @@ def test_bad_values_are_refused_with_their_place(
     with pytest.raises(InputError) as caught:
         resolved(**fields)
     assert (caught.value.code, caught.value.where) == (code, where)
+
+
+def with_heads(**stated: Any) -> ResolvedStudy:
+    document = StudySpec.model_validate({"name": "n", "dataset": "d", **stated})
+    heads: dict[str, Task] = {"mood": "regression", "topic": "single_label"}
+    return resolve(document, task="multi_task", max_positions=512, heads=heads)
+
+
+def test_the_loss_weights_of_heads_are_settings_that_are_fixed_or_searched() -> None:
+    space = {"loss_weight.topic": {"type": "float", "low": 0.1, "high": 2}}
+    study = with_heads(search_space=space, enqueue=[{"loss_weight.topic": 1}])
+    assert study.training["loss_weight.mood"] == 1
+    assert "loss_weight.topic" not in study.training
+    assert study.enqueue == ({"loss_weight.topic": 1.0},)
+    assert (study.metric, study.direction) == ("heads_mean", "maximize")
+    config = study.config({"loss_weight.topic": 0.5}, seed=1)
+    assert config.loss_weights == {"mood": 1.0, "topic": 0.5}
+    assert config.heads == {"mood": "regression", "topic": "single_label"}
+    by_head = with_heads(objective={"metric": "mood.mae"})
+    assert (by_head.metric, by_head.direction) == ("mood.mae", "minimize")
+
+
+@pytest.mark.parametrize(
+    ("stated", "code", "where"),
+    [
+        ({"training": {"loss_weight.flags": 1}}, "unused_setting", "loss_weight.flags"),
+        ({"training": {"loss_weight.topic": 0}}, "invalid_value", "loss_weight.topic"),
+        ({"training": {"sampling": "oversample"}}, "unused_setting", "sampling"),
+        ({"objective": {"metric": "mood.macro_f1"}}, "unknown_metric", "metric"),
+        ({"objective": {"metric": "macro_f1"}}, "unknown_metric", "metric"),
+    ],
+)
+def test_what_no_head_has_is_refused_by_name(stated: Any, code: str, where: str) -> None:
+    with pytest.raises(InputError) as caught:
+        with_heads(**stated)
+    assert (caught.value.code, caught.value.where[-1]) == (code, where)
+
+
+def test_a_task_without_heads_has_no_loss_weights() -> None:
+    document = StudySpec.model_validate(
+        {"name": "n", "dataset": "d", "training": {"loss_weight.topic": 1}}
+    )
+    with pytest.raises(InputError) as caught:
+        resolve(document, task="single_label", max_positions=512)
+    assert caught.value.code == "unused_setting"
