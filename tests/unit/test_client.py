@@ -217,7 +217,7 @@ def test_a_matrix_is_asked_for_by_split_kind_label_and_head() -> None:
         "label": "bug",
         "head": "h",
     }
-    assert matrix.title == "tickets, trial 3, test: bug"
+    assert matrix.title == "tickets, trial 3, test: h: bug"
     assert np.array_equal(matrix.matrix, [[8, 2], [0, 0]])
 
 
