@@ -402,11 +402,19 @@ class ScheduleCalls:
         return delete(f"/v1/schedules/{part(schedule_id)}")
 
     @call
-    def run_schedule(self, schedule_id: str) -> Steps[ScheduleRun]:
+    def run_schedule(
+        self, schedule_id: str, idempotency_key: str | None = None
+    ) -> Steps[ScheduleRun]:
         """Fire once, now; may take minutes where data are read. The answer tells what became of
-        it."""
-        path = f"/v1/schedules/{part(schedule_id)}/run"
-        return post(ScheduleRun, path, timeout=UPLOAD_TIMEOUT)
+        it. The same ``idempotency_key`` fires once; by default each call has its own, which makes
+        repeated tries safe."""
+        return post(
+            ScheduleRun,
+            f"/v1/schedules/{part(schedule_id)}/run",
+            repeatable=True,
+            headers=_once(idempotency_key),
+            timeout=UPLOAD_TIMEOUT,
+        )
 
     @call
     def schedule_runs(self, schedule_id: str, limit: int | None = None) -> Steps[list[ScheduleRun]]:

@@ -8,6 +8,7 @@ connection; two loops do it.
 import json
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import TypedDict
 
 import httpx
 
@@ -27,6 +28,16 @@ OUTAGE_S = 60.0
 PAUSE_S = 2.0
 """Before the next connection, unless the server says how long."""
 _ENDS = STUDY_END_EVENTS | {"study.deleted"}
+
+
+class EventOptions(TypedDict, total=False):
+    """What `events` of a study can be told, as `BlockingEvents.events` says."""
+
+    types: Sequence[str]
+    after: int | None
+    last: int | None
+    follow: bool
+    on_gap: Callable[[str], object]
 
 
 class EventsMissedWarning(UserWarning):
@@ -49,6 +60,7 @@ class BlockingEvents:
         types: Sequence[str] = (),
         labels: Sequence[str] = (),
         after: int | None = None,
+        last: int | None = None,
         follow: bool = True,
         on_gap: Callable[[str], object] = warn_of_gap,
     ) -> Iterator[EventAnswer]:
@@ -56,13 +68,14 @@ class BlockingEvents:
 
         ``types`` are such as `study.completed` or `trial.*`; ``labels``, of everything only, are
         ``key:value`` of the event's study. ``after`` 0 begins with the oldest event, an id after
-        that event, None with the next one. ``follow=False`` ends with the newest there is.
+        that event, None with the next one, unless ``last`` asks for the newest so many first.
+        ``follow=False`` ends with the newest there is.
 
         Every event comes once, in order: a server that goes away for less than `OUTAGE_S` is
         waited for. ``on_gap`` hears when events may be missing because they were removed.
         Raises `ApiError`, `UnreachableError`.
         """
-        place = _Place(study_id, types, labels, after, follow=follow, on_gap=on_gap)
+        place = _Place(study_id, types, labels, after, last, follow=follow, on_gap=on_gap)
         while not place.is_over:
             try:
                 with self._connection.stream(place.request()) as response:
@@ -88,11 +101,12 @@ class AwaitingEvents:
         types: Sequence[str] = (),
         labels: Sequence[str] = (),
         after: int | None = None,
+        last: int | None = None,
         follow: bool = True,
         on_gap: Callable[[str], object] = warn_of_gap,
     ) -> AsyncIterator[EventAnswer]:
         """As `BlockingEvents.events`."""
-        place = _Place(study_id, types, labels, after, follow=follow, on_gap=on_gap)
+        place = _Place(study_id, types, labels, after, last, follow=follow, on_gap=on_gap)
         while not place.is_over:
             try:
                 async with self._connection.stream(place.request()) as response:
@@ -116,6 +130,7 @@ class _Place:
         types: Sequence[str],
         labels: Sequence[str],
         after: int | None,
+        last: int | None,
         *,
         follow: bool,
         on_gap: Callable[[str], object],
@@ -128,8 +143,12 @@ class _Place:
             "label": list(labels),
             "follow": "true" if follow else "false",
         }
+        if after is not None and last is not None:
+            raise ValueError("after and last each say where a stream begins; give one")
         if after is not None:
             self._params["after"] = after
+        if last is not None:
+            self._params["last"] = last
         self._of_study = study_id is not None
         self._follow = follow
         self._on_gap = on_gap

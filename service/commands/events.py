@@ -1,6 +1,5 @@
 """The command that shows what happened, and goes on showing it."""
 
-from collections import deque
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,7 +26,7 @@ def events(
     label: Annotated[
         list[str] | None, typer.Option(help="Only of studies with this label, key:value.")
     ] = None,
-    last: Annotated[int, typer.Option(min=0, help="The newest this many.")] = 50,
+    last: Annotated[int, typer.Option(min=0, max=10_000, help="The newest this many.")] = 50,
     server: Server = None,
 ) -> None:
     """Show the newest events of a study or of everything, a line each.
@@ -42,25 +41,21 @@ def events(
         raise typer.BadParameter("Name a STUDY or labels, not both.", param_hint="--label")
     with Api(server) as client:
         study_id = None if study is None else find_study(client, study).id
-        types, labels = kind or [], label or []
-        past = client.events(
-            study_id, types=types, labels=labels, after=0, follow=False, on_gap=output.note
+        stream = client.events(
+            study_id,
+            types=kind or [],
+            labels=label or [],
+            last=last,
+            follow=follow,
+            on_gap=output.note,
         )
-        newest, place = deque["EventAnswer"](maxlen=last), 0
-        for event in past:
-            newest.append(event)
-            place = event.id
         if not follow:
+            newest = list(stream)
             lines = "\n".join(map(_line, newest)) or "No such events."
-            output.answer(list(newest), lines, (str(event.id) for event in newest))
+            output.answer(newest, lines, (str(event.id) for event in newest))
             return
-        for event in newest:
-            _tell(output, event)
-        coming = client.events(
-            study_id, types=types, labels=labels, after=place, on_gap=output.note
-        )
         try:
-            for event in coming:
+            for event in stream:
                 _tell(output, event)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None

@@ -8,7 +8,7 @@ import typer
 
 from service.commands.answering import Output
 from service.commands.schedule_files import read_schedules
-from service.commands.spec_file import open_document, read_document
+from service.commands.spec_file import HubData, open_document, read_document
 from service.terminal.exit_codes import USAGE
 from studies.api import Api
 from studies.wire.schedules import ScheduleSpec
@@ -23,7 +23,8 @@ def stated_schedule(
     timing: Mapping[str, Any],
     timezone: str | None,
 ) -> ScheduleSpec:
-    """What options say goes before what the file says; a study's data files are uploaded.
+    """What options say goes before what the file says. A study's data files are uploaded now; its
+    data set of the hub is read anew at each fire.
 
     Raises `InputError`, `pydantic.ValidationError` and what `Api` raises.
     """
@@ -51,6 +52,10 @@ def _from_file(file: Path) -> dict[str, Any]:
 def _of_study(client: Api, output: Output, path: Path) -> dict[str, Any]:
     opened = open_document(read_document(path), path.parent)
     document = dict(opened.document)
+    if isinstance(opened.data, HubData):
+        del document["dataset"]
+        source = opened.data.source.model_dump(mode="json", exclude={"name"})
+        return {"name": document["name"], "study": document, "data": source}
     if opened.data is not None:
         document["dataset"] = opened.data.send(client, output).id
         output.note(f"{opened.data.sent} as data set {document['dataset']}.")

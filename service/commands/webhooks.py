@@ -1,7 +1,7 @@
 """Commands about webhooks."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -11,11 +11,25 @@ from service.commands.options import Server, Yes
 from service.terminal.exit_codes import REFUSED
 
 if TYPE_CHECKING:
-    from studies.wire.webhooks import DeliveryAnswer
+    from studies.wire.webhooks import DeliveryAnswer, NewWebhook
 
 app = typer.Typer(no_args_is_help=True, help="Events that are sent to other programs.")
 
 WebhookRef = Annotated[str, typer.Argument(metavar="WEBHOOK", help="Name, or id.")]
+Events = Annotated[
+    list[str] | None,
+    typer.Option("--event", help="Such as 'study.*'; else study.completed and study.failed."),
+]
+Labels = Annotated[
+    list[str] | None, typer.Option("--label", help="Only of studies with this label, key:value.")
+]
+Template = Annotated[str | None, typer.Option(help="json, slack or text.")]
+Text = Annotated[str | None, typer.Option(help="Of slack and text, such as '{study}: {sentence}'.")]
+SecretFile = Annotated[
+    Path | None,
+    typer.Option(exists=True, dir_okay=False, help="Its content signs; else a secret is made up."),
+]
+State = Literal["pending", "delivered", "failed"]
 
 
 @app.command()
@@ -24,23 +38,11 @@ def add(
     output: Output,
     url: Annotated[str, typer.Argument(metavar="URL", help="Where events are sent.")],
     name: Annotated[str, typer.Option(help="Unique.")],
-    event: Annotated[
-        list[str] | None,
-        typer.Option(help="Such as 'study.*'; else study.completed and study.failed."),
-    ] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(help="Only of studies with this label, key:value.")
-    ] = None,
-    template: Annotated[str | None, typer.Option(help="json, slack or text.")] = None,
-    text: Annotated[
-        str | None, typer.Option(help="Of slack and text, such as '{study}: {sentence}'.")
-    ] = None,
-    secret_file: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True, dir_okay=False, help="Its content signs; else a secret is made up."
-        ),
-    ] = None,
+    event: Events = None,
+    label: Labels = None,
+    template: Template = None,
+    text: Text = None,
+    secret_file: SecretFile = None,
     server: Server = None,
 ) -> None:
     """Save a webhook. A secret that was made up is shown now and never again.
@@ -49,17 +51,51 @@ def add(
     """
     from studies.api import Api
 
-    stated = {"events": event, "labels": _labels(label), "template": template, "text": text}
-    spec: dict[str, Any] = {key: value for key, value in stated.items() if value is not None}
-    if secret_file is not None:
-        spec["secret"] = secret_file.read_text(encoding="utf-8").strip()
+    spec = _stated(event, label, template, text, secret_file)
     with Api(server) as client:
         saved = client.add_webhook({"name": name, "url": url, **spec})
-    lines = [f"Webhook {saved.name} ({saved.id}) is saved."]
-    if saved.secret is not None:
-        lines.append(f"It signs with {saved.secret}, which is not shown again.")
-    lines.append(f"Try it: 'bertune webhook test {saved.id}'.")
-    output.answer(saved, "\n".join(lines), saved.secret or ())
+    _tell_saved(output, saved, "is saved")
+
+
+@app.command()
+@answering
+def edit(
+    output: Output,
+    webhook: WebhookRef,
+    url: Annotated[str | None, typer.Option(help="Where events are sent.")] = None,
+    name: Annotated[str | None, typer.Option(help="Unique.")] = None,
+    event: Events = None,
+    label: Labels = None,
+    template: Template = None,
+    text: Text = None,
+    secret_file: SecretFile = None,
+    new_secret: Annotated[
+        bool, typer.Option("--new-secret", help="Make up a new secret, shown now and never again.")
+    ] = False,
+    enable: Annotated[
+        bool | None,
+        typer.Option("--enable/--disable", help="Switch it on, and send what waits; or off."),
+    ] = None,
+    server: Server = None,
+) -> None:
+    """Change what is said of a webhook; what is not said stays.
+
+    With --quiet only a secret that was made up is said.
+    """
+    from service.commands.lookup import find_webhook
+    from studies.api import Api
+
+    if new_secret and secret_file is not None:
+        raise typer.BadParameter("Give --secret-file or --new-secret, not both.")
+    changes = _stated(event, label, template, text, secret_file)
+    changes |= {"secret": None} if new_secret else {}
+    stated = {"url": url, "name": name, "enabled": enable}
+    changes |= {field: value for field, value in stated.items() if value is not None}
+    if not changes:
+        raise typer.BadParameter("Say what to change, such as --disable; --help lists it.")
+    with Api(server) as client:
+        saved = client.change_webhook(find_webhook(client, webhook).id, **changes)
+    _tell_saved(output, saved, "is changed")
 
 
 @app.command("list")
@@ -96,6 +132,49 @@ def send_test(output: Output, webhook: WebhookRef, server: Server = None) -> Non
 
 @app.command()
 @answering
+def deliveries(
+    output: Output,
+    webhook: WebhookRef,
+    state: Annotated[State | None, typer.Option(help="Only these.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The newest this many.")] = 20,
+    server: Server = None,
+) -> None:
+    """List what was sent to a webhook and what came of it, newest first.
+
+    With --quiet ids are said.
+    """
+    from service.commands.lookup import find_webhook
+    from service.terminal.webhook_views import deliveries_table
+    from studies.api import Api
+
+    with Api(server) as client:
+        found = find_webhook(client, webhook)
+        sent = client.webhook_deliveries(found.id, state, limit)
+    view = deliveries_table(sent) if sent else f"{found.name} was sent no such events."
+    output.answer(sent, view, (delivery.id for delivery in sent))
+
+
+@app.command()
+@answering
+def redeliver(
+    output: Output,
+    webhook: WebhookRef,
+    delivery: Annotated[str, typer.Argument(metavar="DELIVERY", help="Its id.")],
+    server: Server = None,
+) -> None:
+    """Send a delivery anew, under its id, whatever became of it."""
+    from service.commands.lookup import find_webhook
+    from studies.api import Api
+
+    with Api(server) as client:
+        found = find_webhook(client, webhook)
+        queued = client.redeliver(found.id, delivery)
+    said = f"{queued.type} is queued anew.\nSee 'bertune webhook deliveries {found.id}'."
+    output.answer(queued, said, queued.id)
+
+
+@app.command()
+@answering
 def remove(output: Output, webhook: WebhookRef, yes: Yes = False, server: Server = None) -> None:
     """Remove a webhook and its deliveries; what was not sent by now never is.
 
@@ -118,6 +197,29 @@ def _outcome(delivery: "DeliveryAnswer") -> str:
     if delivery.state == "delivered":
         return f"delivered, answered {attempt.status} after {attempt.latency_ms} ms."
     return f"not delivered. {attempt.error}"
+
+
+def _stated(
+    event: list[str] | None,
+    label: list[str] | None,
+    template: str | None,
+    text: str | None,
+    secret_file: Path | None,
+) -> dict[str, Any]:
+    """The fields that were said."""
+    fields = {"events": event, "labels": _labels(label), "template": template, "text": text}
+    stated: dict[str, Any] = {key: value for key, value in fields.items() if value is not None}
+    if secret_file is not None:
+        stated["secret"] = secret_file.read_text(encoding="utf-8").strip()
+    return stated
+
+
+def _tell_saved(output: Output, saved: "NewWebhook", done: str) -> None:
+    lines = [f"Webhook {saved.name} ({saved.id}) {done}."]
+    if saved.secret is not None:
+        lines.append(f"It signs with {saved.secret}, which is not shown again.")
+    lines.append(f"Try it: 'bertune webhook test {saved.id}'.")
+    output.answer(saved, "\n".join(lines), saved.secret or ())
 
 
 def _labels(stated: list[str] | None) -> dict[str, str] | None:

@@ -13,7 +13,7 @@ from service.errors import NotFoundError
 from service.events.feed import FeedEvent
 from service.events.frames import RETRY, beat_frame, event_frame, reset_frame
 from service.store.event_filter import EventFilter
-from service.store.event_log import newest_id, read_events, removed_to
+from service.store.event_log import newest_id, place_before_last, read_events, removed_to
 from service.store.studies import get_study
 from studies.states import STUDY_ENDED
 from studies.wire.events import STUDY_END_EVENTS
@@ -47,17 +47,26 @@ class Opening:
 
 
 def open_stream(
-    context: ServerContext, study_id: str | None, after: int | None, *, past_only: bool = False
+    context: ServerContext,
+    chosen: EventFilter,
+    after: int | None,
+    *,
+    last: int | None = None,
+    past_only: bool = False,
 ) -> Opening:
-    """Find where to begin: after an event, with ``after`` 0 at the oldest, else now.
+    """Find where to begin: after an event, with ``after`` 0 at the oldest; else so that the newest
+    ``last`` come; else now.
 
     Raises `NotFoundError` ``unknown_study``.
     """
+    study_id = chosen.study_id
     with context.database.reading() as session:
         if study_id is not None:
             get_study(session, study_id)
         newest, removed = newest_id(session), removed_to(session)
         place, reset = (newest if after is None else after), None
+        if after is None and last is not None:
+            place = max(place_before_last(session, chosen, last), removed)
         if 0 < place < removed:
             reset = f"Events up to {removed} were removed by their age; some may be missing here."
             place = removed

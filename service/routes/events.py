@@ -18,9 +18,14 @@ from studies.wire.events import EventPattern
 
 router = APIRouter(prefix="/v1", tags=["events"])
 MOST_ID = 2**31 - 1
+MOST_LAST = 10_000
 After = Annotated[
     int | None,
     Query(ge=0, le=MOST_ID, description="Begin after this event; 0 for the oldest, absent for now"),
+]
+Last = Annotated[
+    int | None,
+    Query(ge=0, le=MOST_LAST, description="Begin with the newest so many; not beside `after`"),
 ]
 LastEventId = Annotated[
     str | None,
@@ -54,6 +59,7 @@ async def follow_study(
     study_id: StudyId,
     context: Context,
     after: After = None,
+    last: Last = None,
     last_event_id: LastEventId = None,
     type: Types = [],  # noqa: B006 - FastAPI copies it
     follow: Follow = True,
@@ -64,7 +70,7 @@ async def follow_study(
     last `id` misses nothing and hears nothing twice. Comments every 15 s keep it open.
     """
     chosen = EventFilter(study_id, type)
-    return await _stream(context, chosen, after, last_event_id, follow=follow)
+    return await _stream(context, chosen, after, last, last_event_id, follow=follow)
 
 
 @router.get(
@@ -76,6 +82,7 @@ async def follow_study(
 async def follow_everything(
     context: Context,
     after: After = None,
+    last: Last = None,
     last_event_id: LastEventId = None,
     type: Types = [],  # noqa: B006
     label: LabelFilters = [],  # noqa: B006
@@ -89,21 +96,25 @@ async def follow_everything(
     """
     labels = [label_filter(text) for text in label]
     chosen = EventFilter(None, type, labels)
-    return await _stream(context, chosen, after, last_event_id, follow=follow)
+    return await _stream(context, chosen, after, last, last_event_id, follow=follow)
 
 
 async def _stream(
     context: Context,
     chosen: EventFilter,
     after: int | None,
+    last: int | None,
     last_event_id: str | None,
     *,
     follow: bool,
 ) -> Response:
+    if after is not None and last is not None:
+        detail = "Say `after` or `last`, not both: each says where the stream begins."
+        raise EventIdError(detail, where=["query", "last"])
     if last_event_id:
         after = _event_id(last_event_id)
     opening = await to_thread.run_sync(
-        lambda: open_stream(context, chosen.study_id, after, past_only=not follow)
+        lambda: open_stream(context, chosen, after, last=last, past_only=not follow)
     )
     if opening.is_over:
         return Response(status_code=204)

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Path, Query
 from service.context import Context
 from service.routes.cursors import Cursor, Limit, cursor_moment, cut_page, decode_cursor
 from service.routes.documented import errors
+from service.routes.idempotency import IdempotencyKey
 from service.routes.schedule_answers import answer_run, answer_schedules
 from service.schedules.run_now import run_now
 from service.schedules.saving import add_schedule, edit_schedule, preview_schedule
@@ -146,13 +147,16 @@ def delete_schedule(schedule_id: ScheduleId, context: Context) -> None:
 @router.post(
     "/{schedule_id}/run", summary="Fire now", status_code=201, responses=errors(404, 422, 507)
 )
-def run_schedule(schedule_id: ScheduleId, context: Context) -> ScheduleRun:
+def run_schedule(
+    schedule_id: ScheduleId, context: Context, idempotency_key: IdempotencyKey = None
+) -> ScheduleRun:
     """Also while it is paused, and also with unchanged data; its own fires stay as they are.
 
     Answers when data are read and the study is queued, or says in `reason` why it is not:
-    `overlap` holds here too.
+    `overlap` holds here too. Asked again under the same `Idempotency-Key`, it fires no second time
+    and answers the same run.
     """
-    return answer_run(run_now(context, schedule_id))
+    return answer_run(run_now(context, schedule_id, idempotency_key))
 
 
 @router.get("/{schedule_id}/runs", summary="List a schedule's fires", responses=errors(404, 422))

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Path
+from fastapi import APIRouter, Body, Path
 
 from service.context import Context
 from service.intake.submission import submit
@@ -10,6 +10,7 @@ from service.intake.validation import validate
 from service.queue.purge import delete_study
 from service.routes.cursors import Cursor, Limit, cut_page, decode_cursor
 from service.routes.documented import errors
+from service.routes.idempotency import IdempotencyKey
 from service.routes.label_filters import LabelFilters, label_filter
 from service.routes.study_answers import answer_studies
 from service.store.completion import cancel_study
@@ -59,15 +60,6 @@ _EXAMPLES: dict[str, Any] = {
     },
 }
 Spec = Annotated[StudySpec, Body(openapi_examples=_EXAMPLES)]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=255,
-        pattern=r"^[\x20-\x7e]+$",
-        description="Sent again with the same body, it changes nothing and answers the same study",
-    ),
-]
 
 _DRAIN = PauseRequest()
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, or_
+from sqlalchemy import ColumnElement, or_, select
 
-from service.store.tables import Event
+from service.store.tables import Event, StudyLabel
 from studies.wire.events import EventAnswer, matches
 
 
@@ -33,12 +33,17 @@ class EventFilter:
         return all(event.labels.get(key) == value for key, value in self.labels)
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """The same in SQL, but for the labels."""
+        """The same in SQL."""
         chosen: list[ColumnElement[bool]] = []
         if self.study_id is not None:
             chosen.append(Event.study_id == self.study_id)
         if self.patterns:
             chosen.append(or_(*(_condition(pattern) for pattern in self.patterns)))
+        for key, value in self.labels:
+            labelled = select(StudyLabel.study_id).where(
+                StudyLabel.key == key, StudyLabel.value == value
+            )
+            chosen.append(Event.study_id.in_(labelled))
         return chosen
 
 

@@ -35,6 +35,12 @@ def newest_id(session: Session, study_id: str | None = None) -> int:
     return session.scalar(query) or 0
 
 
+def place_before_last(session: Session, chosen: EventFilter, last: int) -> int:
+    """The id after which the newest ``last`` of these events come; 0 when there are no more."""
+    newest_first = select(Event.id).where(*chosen.conditions()).order_by(Event.id.desc())
+    return session.scalar(newest_first.offset(last).limit(1)) or 0
+
+
 def writers(session: Session) -> frozenset[str]:
     """The open transactions that may have written events.
 

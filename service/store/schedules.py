@@ -166,6 +166,15 @@ def known_fires(session: Session, schedule_id: str, since: datetime) -> set[date
     return set(session.scalars(query))
 
 
+def run_of_key(session: Session, schedule_id: str, key: str) -> ScheduleRun | None:
+    """The run that was asked for under this Idempotency-Key."""
+    return session.scalars(
+        select(ScheduleRun).where(
+            ScheduleRun.schedule_id == schedule_id, ScheduleRun.request_key == key
+        )
+    ).first()
+
+
 def _set(schedule: Schedule, spec: ScheduleSpec, next_fire_at: datetime | None) -> None:
     schedule.name, schedule.enabled = spec.name, spec.enabled
     schedule.spec = spec.model_dump(mode="json")

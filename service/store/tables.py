@@ -471,6 +471,7 @@ class ScheduleRun(Base):
     __tablename__ = "schedule_run"
     __table_args__ = (
         UniqueConstraint("schedule_id", "fire_time"),
+        UniqueConstraint("schedule_id", "request_key"),
         CheckConstraint(_states("outcome", "submitted", "skipped"), name="schedule_run_outcome"),
         CheckConstraint(_states("trigger", "schedule", "manual"), name="schedule_run_trigger"),
         Index("schedule_run_by_study", "study_id"),
@@ -492,4 +493,6 @@ class ScheduleRun(Base):
     """Of the schedule's champion rule: pending, first, promoted, kept; null without one."""
     decision: Mapped[dict[str, Any] | None]
     """`ChampionDecision`, once decided."""
+    request_key: Mapped[str | None] = mapped_column(String(255))
+    """The Idempotency-Key of the person who asked for this run."""
     created_at: Mapped[datetime]

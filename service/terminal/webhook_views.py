@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from service.terminal.views import plain, table_of
-from studies.wire.webhooks import WebhookAnswer
+from studies.wire.base import iso_z
+from studies.wire.webhooks import DeliveryAnswer, WebhookAnswer
 
 
 def webhooks_table(webhooks: Sequence[WebhookAnswer]) -> Table:
@@ -21,3 +22,26 @@ def webhooks_table(webhooks: Sequence[WebhookAnswer]) -> Table:
             plain("on" if webhook.enabled else reason),
         )
     return table
+
+
+def deliveries_table(deliveries: Sequence[DeliveryAnswer]) -> Table:
+    table = table_of("id", "event", "time", "state", "attempts", "last answer")
+    for delivery in deliveries:
+        table.add_row(
+            plain(delivery.id),
+            delivery.type,
+            iso_z(delivery.created_at),
+            delivery.state,
+            str(len(delivery.attempts)),
+            plain(_last_answer(delivery)),
+        )
+    return table
+
+
+def _last_answer(delivery: DeliveryAnswer) -> str:
+    if not delivery.attempts:
+        return "not sent yet"
+    attempt = delivery.attempts[-1]
+    if delivery.state == "pending" and delivery.next_attempt_at is not None:
+        return f"{attempt.error or 'under way'} Next try {iso_z(delivery.next_attempt_at)}."
+    return attempt.error or f"{attempt.status} after {attempt.latency_ms} ms"

@@ -60,9 +60,9 @@ class HeldSchedule(Generic[ScheduleT]):
         return self._take(CALLS.change_schedule(self.id, enabled=True))
 
     @call
-    def run(self) -> Steps[ScheduleRun]:
+    def run(self, idempotency_key: str | None = None) -> Steps[ScheduleRun]:
         """Fire once, now; the answer tells what became of it."""
-        return CALLS.run_schedule(self.id)
+        return CALLS.run_schedule(self.id, idempotency_key)
 
     @call
     def runs(self, limit: int | None = None) -> Steps[list[ScheduleRun]]:

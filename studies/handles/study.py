@@ -1,16 +1,18 @@
 """A study in hand: how it stands, and the calls that steer it and read its trials."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from html import escape
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, Unpack, cast
 
-from studies.api import CALLS
+from studies.api import CALLS, Api, AsyncApi
 from studies.asking import work
 from studies.calling import Awaiting, Blocking, Steps, call
 from studies.connection import AsyncConnection, Connection
+from studies.following import EventOptions
 from studies.handles.trial import AsyncTrial, Trial, figure
 from studies.states import StudyState
+from studies.wire.events import EventAnswer
 from studies.wire.studies import BestTrial, PauseMode, StudyAnswer, TestScore
 from studies.wire.trials import TrialAnswer
 
@@ -146,6 +148,10 @@ class Study(HeldStudy["Study", Trial], Blocking):
         super().__init__(answer)
         self._connection = connection
 
+    def events(self, **options: Unpack[EventOptions]) -> Iterator[EventAnswer]:
+        """What happens to it from now on, until it has ended; ``options`` as for `Api.events`."""
+        return Api.over(self._connection).events(self.id, **options)
+
     def _trial(self, answer: BestTrial | TrialAnswer) -> Trial:
         return Trial(self._connection, self.id, self.name, answer)
 
@@ -156,6 +162,10 @@ class AsyncStudy(HeldStudy["AsyncStudy", AsyncTrial], Awaiting):
     def __init__(self, connection: AsyncConnection, answer: StudyAnswer) -> None:
         super().__init__(answer)
         self._connection = connection
+
+    def events(self, **options: Unpack[EventOptions]) -> AsyncIterator[EventAnswer]:
+        """As `Study.events`, for ``async for``."""
+        return AsyncApi.over(self._connection).events(self.id, **options)
 
     def _trial(self, answer: BestTrial | TrialAnswer) -> AsyncTrial:
         return AsyncTrial(self._connection, self.id, self.name, answer)

@@ -630,6 +630,14 @@ def test_up_starts_a_worker_again_that_died_and_workers_die_with_it(
     until(lambda: not alive(second))
 
 
+def test_a_login_link_lets_one_browser_in_once(environment: Environment) -> None:
+    link = bertune(environment, "keys", "login-link", "--quiet").stdout.strip()
+    with httpx.Client(trust_env=False, follow_redirects=True) as browser:
+        assert browser.get(link).url.path.startswith("/dashboard")
+    with httpx.Client(trust_env=False) as late:
+        assert late.get(link).status_code == 401
+
+
 def test_a_second_server_on_one_sqlite_file_is_refused(up: Callable[..., Up]) -> None:
     running = up("--port", "0")
     running.find("worker .*, slots: 1")

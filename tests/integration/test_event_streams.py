@@ -101,6 +101,36 @@ def test_without_a_place_a_stream_begins_now(server: LiveServer) -> None:
     assert data["study_id"] is None
 
 
+def test_a_stream_may_begin_with_the_newest_that_match(server: LiveServer) -> None:
+    database = server.context.database
+    ours, theirs = make_study(database), make_study(database)
+    with database.transaction() as session:
+        session.add(StudyLabel(study_id=ours, key="team", value="support"))
+    for number in range(4):
+        write(server, "study.best", "trial.epoch", study_id=ours, number=number)
+        write(server, "study.best", study_id=theirs, number=9)
+
+    def newest(last: int, path: str = "/v1/events", **params: str) -> list[int]:
+        listener = Listener(client, path, last=last, follow="false", **params)
+        listener.await_end()
+        return [json.loads(message.data)["data"]["number"] for message in listener.messages]
+
+    with server.client() as client:
+        assert newest(3) == [3, 3, 9]
+        assert newest(2, type="study.best", label="team:support") == [2, 3]
+        assert newest(3, f"/v1/studies/{ours}/events", type="trial.*") == [1, 2, 3]
+        assert newest(99, f"/v1/studies/{theirs}/events") == [9, 9, 9, 9]
+        assert newest(1, type="study.failed") == []
+        followed = Listener(client, "/v1/events", last=1)
+        followed.await_types("study.best")
+        write(server, "schedule.skipped")
+        followed.await_types("study.best", "schedule.skipped")
+        # Nothing older is asked for, so what was removed is not missed.
+        with database.transaction() as session:
+            session.execute(update(EventLog).values(removed_to=newest_id(session) - 2))
+        assert newest(99, type="study.best") == [9]
+
+
 def test_a_stream_of_all_takes_types_and_labels(server: LiveServer) -> None:
     database = server.context.database
     ours, theirs = make_study(database), make_study(database)
@@ -123,6 +153,8 @@ def test_a_stream_of_all_takes_types_and_labels(server: LiveServer) -> None:
         ("/v1/events", {}, {"Last-Event-ID": "seven"}, 422, "invalid_event_id"),
         ("/v1/events", {}, {"Last-Event-ID": "9" * 30}, 422, "invalid_event_id"),
         ("/v1/events", {"after": -1}, {}, 422, "invalid_request"),
+        ("/v1/events", {"after": 1, "last": 1}, {}, 422, "invalid_event_id"),
+        ("/v1/events", {"last": 10_001}, {}, 422, "invalid_request"),
         ("/v1/events", {"type": "study.complete"}, {}, 422, "invalid_request"),
         ("/v1/events", {"label": "team"}, {}, 422, "invalid_filter"),
     ],

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,9 @@ class Server:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    def fire_now(self, schedule: dict[str, Any]) -> dict[str, Any]:
-        answer = self.api.client.post(f"/v1/schedules/{schedule['id']}/run")
+    def fire_now(self, schedule: dict[str, Any], key: str | None = None) -> dict[str, Any]:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        answer = self.api.client.post(f"/v1/schedules/{schedule['id']}/run", headers=headers)
         assert answer.status_code == 201, answer.text
         return dict(answer.json())
 
@@ -309,6 +311,21 @@ def test_a_run_now_answers_what_became_of_it(server: Server) -> None:
     assert (again["outcome"], again["dataset_id"]) == ("submitted", run["dataset_id"])
     gone = server.api.client.post("/v1/schedules/none/run")
     assert refusal(gone) == (404, "unknown_schedule", ["path", "schedule_id"])
+
+
+def test_a_run_that_is_asked_for_again_under_its_key_fires_once(server: Server) -> None:
+    made = server.save(overlap="allow")
+    server.at(1)
+    first = server.fire_now(made, key="ci-17")
+    server.at(2)
+    assert server.fire_now(made, key="ci-17") == first
+    with ThreadPoolExecutor(6) as threads:
+        runs = list(threads.map(lambda _: server.fire_now(made, key="ci-18"), range(6)))
+    assert {run["study_id"] for run in runs} == {runs[0]["study_id"]} != {first["study_id"]}
+    assert len(server.runs(made)) == 2
+    other = server.save(name="other", overlap="allow")
+    assert server.fire_now(other, key="ci-17")["study_id"] != first["study_id"]
+    assert server.fire_now(made)["study_id"] not in (first["study_id"], runs[0]["study_id"])
 
 
 def test_runs_are_paged_latest_first(server: Server) -> None:

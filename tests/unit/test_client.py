@@ -1,6 +1,7 @@
 """Studies, trials and schedules in hand, against a scripted server."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,31 @@ def test_a_wait_that_takes_too_long_leaves_the_study_as_it_was_last_seen() -> No
     with pytest.raises(WaitTimeoutError):
         study.wait(timeout_s=0)
     assert study.answer.started_at is not None
+
+
+def test_a_study_tells_what_happens_to_it() -> None:
+    event = {
+        "id": 7,
+        "type": "study.completed",
+        "study_id": "s1",
+        "study": "tickets",
+        "trial": None,
+        "data": {"best": 3},
+        "created_at": "2026-01-01T00:00:00Z",
+    }
+    frame = f"id: 7\nevent: study.completed\ndata: {json.dumps(event)}\n\n"
+    study, script = study_of(httpx.Response(200, text=frame))
+    assert [(event.id, event.data) for event in study.events(after=0)] == [(7, {"best": 3})]
+    asked = script.requests[-1].url
+    assert (asked.path, asked.params["after"]) == ("/v1/studies/s1/events", "0")
+
+    async def types() -> list[str]:
+        script = Script(ok(study_body()), httpx.Response(200, text=frame))
+        async with async_client_of(script) as client:
+            study = await client.study("s1")
+            return [event.type async for event in study.events(last=1)]
+
+    assert asyncio.run(types()) == ["study.completed"]
 
 
 def test_a_study_without_a_completed_trial_has_no_best() -> None:

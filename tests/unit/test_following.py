@@ -135,6 +135,15 @@ def test_what_has_happened_by_now_is_asked_for_once(follow: Follow) -> None:
     assert answers.asked[0].url.params["follow"] == "false"
 
 
+def test_the_newest_are_asked_for_by_their_number(follow: Follow) -> None:
+    answers = Answers([told(frame(8), frame(9, "study.completed"))])
+    assert follow(answers, [], study_id=STUDY, last=2) == [8, 9]
+    assert answers.asked[0].url.params["last"] == "2"
+    assert "after" not in answers.asked[0].url.params
+    with pytest.raises(ValueError, match="give one"):
+        follow(answers, [], study_id=STUDY, last=2, after=7)
+
+
 def test_a_study_that_is_deleted_ends_its_stream(follow: Follow) -> None:
     answers = Answers([told(frame(1, "study.deleted"))])
     assert follow(answers, [], study_id=STUDY) == [1]

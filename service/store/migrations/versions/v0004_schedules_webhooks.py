@@ -67,6 +67,7 @@ def _add_schedules() -> None:
         sa.Column("detail", sa.Text(), nullable=True),
         sa.Column("verdict", sa.String(length=20), nullable=True),
         sa.Column("decision", sa.JSON(), nullable=True),
+        sa.Column("request_key", sa.String(length=255), nullable=True),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.CheckConstraint("outcome IN ('submitted', 'skipped')", name="schedule_run_outcome"),
         sa.CheckConstraint("trigger IN ('schedule', 'manual')", name="schedule_run_trigger"),
@@ -80,6 +81,9 @@ def _add_schedules() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_schedule_run")),
         sa.UniqueConstraint(
             "schedule_id", "fire_time", name=op.f("uq_schedule_run_schedule_id_fire_time")
+        ),
+        sa.UniqueConstraint(
+            "schedule_id", "request_key", name=op.f("uq_schedule_run_schedule_id_request_key")
         ),
     )
     op.create_index("schedule_run_by_study", "schedule_run", ["study_id"])
