@@ -6,7 +6,7 @@ checkpoint sees what one that ran through did. Wei & Zou 2019 ("EDA") measured b
 sets.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +32,8 @@ class Augmentation:
         if self._begins is None:
             return table
         generator = np.random.default_rng([_SEED_WORD, self._config.seed, epoch])
-        second = table.text_b
-        return replace(
-            table,
-            text_a=self._changed(table.text_a, self._begins, generator),
-            text_b=None if second is None else self._changed(second, self._begins, generator),
+        return table.with_texts(
+            [self._changed(text, self._begins, generator) for text in table.texts]
         )
 
     def _changed(

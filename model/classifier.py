@@ -33,8 +33,11 @@ class Classifier:
 
     def logits(self, sequences: Sequences | Windows, positions: Positions) -> torch.Tensor:
         """[texts, labels], fp32 whatever the autocast, for the texts at ``positions``."""
+        return self._pooled(sequences, positions)
+
+    def _pooled(self, sequences: Sequences | Windows, positions: Positions) -> torch.Tensor:
         if isinstance(sequences, Windows):
-            rows = self._of_rows(sequences.rows, sequences.of(positions))
+            rows = self._pooled(sequences.rows, sequences.of(positions))
             counts = torch.from_numpy(sequences.counts(positions)).to(rows.device)
             return torch.segment_reduce(rows, sequences.pooling, lengths=counts)
         return self._of_rows(sequences, positions)

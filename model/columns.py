@@ -7,6 +7,7 @@ from model.config import DataOptions, Split
 from model.errors import InputError
 from model.heads import stated_heads
 from model.labels.label_reader import LabelReader
+from model.text_columns import check_text_columns
 from model.text_recipe import TextRecipe, joined_columns, plain_column, template_recipe
 
 
@@ -20,6 +21,8 @@ class Columns:
     """None where there are several."""
     group: str | None = None
     date: str | None = None
+    more: tuple[TextRecipe, ...] = ()
+    """The third text and those after it."""
     heads: Mapping[str, str] = field(default_factory=dict)
     """Of several label columns: each by its head."""
 
@@ -29,12 +32,15 @@ class Columns:
 
     @property
     def texts(self) -> tuple[TextRecipe, ...]:
-        return (self.text_a,) if self.text_b is None else (self.text_a, self.text_b)
+        return (self.text_a, *(() if self.text_b is None else (self.text_b,)), *self.more)
 
     def shown(self) -> dict[str, str | None]:
         """Plain values for people; what the splits go by is named only where it is used."""
         text_b = None if self.text_b is None else self.text_b.shown
-        facts = {"text_a": self.text_a.shown, "text_b": text_b, "label": ", ".join(self.labels)}
+        facts = {"text_a": self.text_a.shown, "text_b": text_b}
+        letters = zip("cdefgh", self.more, strict=False)
+        facts |= {f"text_{letter}": text.shown for letter, text in letters}
+        facts["label"] = ", ".join(self.labels)
         return facts | {
             name: value for name in ("group", "date") if (value := getattr(self, name)) is not None
         }
@@ -48,6 +54,8 @@ class Columns:
         wanted = dict.fromkeys(self.text_a.columns, "text")
         if self.text_b is not None:
             wanted |= dict.fromkeys(self.text_b.columns, "text_b")
+        for text in self.more:
+            wanted |= dict.fromkeys(text.columns, "text_columns")
         wanted |= dict.fromkeys(self.labels, "label_columns" if self.label is None else "label")
         if self.group is not None and (split == "train" or self.group in found):
             wanted.setdefault(self.group, "group")
@@ -61,10 +69,12 @@ def choose_columns(found: Sequence[str], options: DataOptions, reader: LabelRead
 
     Raises `InputError` ``missing_column`` or ``invalid_value``.
     """
+    several = _several_texts(found, options, reader)
     heads = stated_heads(options).items()
     columns = Columns(
-        text_a=_first_text(found, options, reader),
-        text_b=_second_text(found, options),
+        text_a=several[0] if several else _first_text(found, options, reader),
+        text_b=several[1] if several else _second_text(found, options),
+        more=several[2:],
         label=None if heads else _choose("label", options.label, reader.label_names, found),
         heads={head: _choose("label_columns", stated.column, (), found) for head, stated in heads},
         group=options.group and _choose("group", options.group, (), found),
@@ -77,6 +87,25 @@ def choose_columns(found: Sequence[str], options: DataOptions, reader: LabelRead
         detail = f"Texts and label must be different columns; got {used}."
         raise InputError("invalid_value", detail, ("options",))
     return columns
+
+
+def _several_texts(
+    found: Sequence[str], options: DataOptions, reader: LabelReader
+) -> tuple[TextRecipe, ...]:
+    """Those of ``text_columns``, none where it is not stated."""
+    if options.text_columns is None:
+        return ()
+    other = next((name for name in ("text", "template", "text_b") if getattr(options, name)), None)
+    if other is not None:
+        detail = f"Give options.text_columns or options.{other}; both say what the texts are."
+        raise InputError("invalid_value", detail, ("options", "text_columns"))
+    check_text_columns(options.text_columns)
+    if reader.task == "token":
+        detail = "Tokens stand in one column; rows of several texts have no tags."
+        raise InputError("invalid_value", detail, ("options", "text_columns"))
+    return tuple(
+        plain_column(_choose("text_columns", name, (), found)) for name in options.text_columns
+    )
 
 
 def _first_text(found: Sequence[str], options: DataOptions, reader: LabelReader) -> TextRecipe:

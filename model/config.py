@@ -20,7 +20,8 @@ Direction = Literal["maximize", "minimize"]
 Schedule = Literal["linear", "cosine", "constant"]
 Cut = Literal["head", "tail", "head_tail"]
 Truncation = Literal["head", "tail", "head_tail", "windows"]
-WindowPooling = Literal["mean", "max"]
+Together = Literal["joined", "apart"]
+LogitPooling = Literal["mean", "max"]
 Pooling = Literal["cls", "mean", "max"]
 ClassWeighting = Literal["none", "inverse", "effective_number"]
 ClassLoss = Literal["cross_entropy", "focal"]
@@ -134,13 +135,23 @@ class TrainConfig:
     all of it in windows of that length."""
     window_stride: float = setting(0.5, Rule("float", 0, 1, above_low=True, tasks=_WHOLE_TEXTS))
     """How far a window moves to the next, as a share of its length; 1: they do not overlap."""
-    window_pooling: WindowPooling = setting(
-        "mean", Rule("choice", choices=get_args(WindowPooling), tasks=_WHOLE_TEXTS)
+    window_pooling: LogitPooling = setting(
+        "mean", Rule("choice", choices=get_args(LogitPooling), tasks=_WHOLE_TEXTS)
     )
     """How the logits of a text's windows become one row."""
     max_windows: int = setting(16, Rule("int", 1, 1024, tasks=_WHOLE_TEXTS))
     """So many windows of a text are read, and the rest of it is lost: all go through the network
     at once, so this bounds the memory that one text takes."""
+    columns: Together = setting(
+        "joined", Rule("choice", choices=get_args(Together), tasks=_WHOLE_TEXTS)
+    )
+    """How the text columns of a row, or the texts of a pair, become one input: in one sequence
+    with separators, whose longest text is cut first; or apart, each in a sequence of its own of
+    `max_length`, whose logits are pooled. Empty ones are left out then."""
+    column_pooling: LogitPooling = setting(
+        "mean", Rule("choice", choices=get_args(LogitPooling), tasks=_WHOLE_TEXTS)
+    )
+    """Of `columns: apart`: how the logits of a row's texts become one row."""
     class_weighting: ClassWeighting = setting(
         "none", Rule("choice", choices=get_args(ClassWeighting), tasks=_CLASSES)
     )
@@ -282,6 +293,9 @@ class DataOptions:
     `"[priority] {priority} [from] {meta.sender} [text] {body}"`."""
     text_b: str | None = None
     """Column of the second text of a pair; None looks for `text_b`."""
+    text_columns: tuple[str, ...] | None = None
+    """Instead of those, two columns or more whose texts are kept apart: the training setting
+    `columns` says how they become one input. Two of them are a pair."""
     label: str | None = None
     """Column of the labels; None looks for the task's usual name, such as `label`."""
     label_columns: dict[str, str | LabelColumn] | None = None

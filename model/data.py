@@ -38,6 +38,7 @@ from model.rows import Row, RowReader
 from model.sources import open_source
 from model.split_tally import SplitTally, as_array
 from model.splits import check_fractions, held_out_counts
+from model.text_columns import MORE
 
 SCHEMA = pa.schema(
     [
@@ -52,6 +53,8 @@ DIVIDING = {
     "date": pa.field("date", pa.int64(), nullable=False),
 }
 """Further columns of a train file that is divided by them."""
+MORE_TEXTS = pa.field(MORE, pa.list_(pa.field("item", pa.string(), nullable=False)), nullable=False)
+"""The third text and those after it, in the files of a data set with so many text columns."""
 _CHUNK_ROWS = 16384
 _CHUNK_CHARS = 1 << 24
 
@@ -66,6 +69,13 @@ class Examples:
     """In the canonical form of the task's `LabelReader`."""
     rows: np.ndarray[Any, np.dtype[np.int64]]
     """1-based data row in the file the split came from."""
+    more: tuple[list[str], ...] = ()
+    """The third text column and those after it."""
+
+    @property
+    def texts(self) -> tuple[list[str], ...]:
+        """All texts, column by column."""
+        return (self.text_a, *(() if self.text_b is None else (self.text_b,)), *self.more)
 
 
 def normalise(sources: Mapping[Split, Path], options: DataOptions, target: Path) -> DataSummary:
@@ -135,6 +145,11 @@ def _normalise_into(
         missing={
             split: {"text": 0, "label": 0} | _plain(t.missing) for split, t in tallies.items()
         },
+        missing_texts={
+            split: {text.shown: tally.missing_texts[k] for k, text in enumerate(columns.texts)}
+            for split, tally in tallies.items()
+            if len(columns.texts) > 1
+        },
         duplicates=count_duplicates(as_found),
         overlap=count_overlap(as_found),
         group_overlap={} if columns.group is None else count_overlap(as_found, "group_hashes"),
@@ -177,6 +192,8 @@ def _check_separator(reader: LabelReader, options: DataOptions) -> None:
 
 def _schema(columns: Columns, split: Split) -> pa.Schema:
     fields = list(SCHEMA)
+    if columns.more:
+        fields.append(MORE_TEXTS)
     if split == "train":
         fields += [field for name, field in DIVIDING.items() if getattr(columns, name) is not None]
     return pa.schema(fields)
@@ -193,7 +210,12 @@ def _drop_from_train(
     found, drops = tallies["train"], train_drops(tallies, options)
     if drops.keep.all():
         return found
-    left = SplitTally(missing=found.missing, dropped=found.dropped, repaired=found.repaired)
+    left = SplitTally(
+        missing=found.missing,
+        missing_texts=found.missing_texts,
+        dropped=found.dropped,
+        repaired=found.repaired,
+    )
     left.dropped.update(duplicate=int(drops.duplicate.sum()), held_out=int(drops.held_out.sum()))
     if not drops.keep.any():
         detail = (
@@ -215,7 +237,7 @@ def _rows_left(path: Path, keep: Mask, left: SplitTally, reader: LabelReader) ->
             start += batch.num_rows
             for values in chosen.to_pylist():
                 row = Row(**values)
-                left.add(*row[:4], row.group)
+                left.add(row.row, row.texts, row.label, row.group)
                 reader.count(left, row.label)
                 yield row
 
@@ -316,7 +338,7 @@ def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
     chars = 0
     for row in rows:
         chunk.append(row)
-        chars += len(row.text_a) + len(row.text_b or "")
+        chars += sum(map(len, row.texts))
         if len(chunk) == _CHUNK_ROWS or chars >= _CHUNK_CHARS:
             yield chunk
             chunk, chars = [], 0
@@ -348,11 +370,16 @@ def read_examples(path: Path, rows: np.ndarray[Any, np.dtype[np.int64]] | None =
         for column in (table[name].to_pylist(),)
     }
     paired = table["text_b"].null_count == 0
+    more: list[list[str]] = []
+    if MORE in table.column_names:
+        further = table[MORE].to_pylist()
+        more = [list(column) for column in zip(*(further[k] for k in rows), strict=True)]
     return Examples(
         text_a=columns["text_a"],
         text_b=columns["text_b"] if paired else None,
         labels=columns["label"],
         rows=numbers[rows].astype(np.int64),
+        more=tuple(more),
     )
 
 

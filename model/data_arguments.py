@@ -14,6 +14,7 @@ _HELP = {
     "separator": "between the columns of a joined text; default: a space",
     "template": 'how columns make the text, such as "[priority] {priority} [text] {body}"',
     "text_b": "column of the second text of a pair",
+    "text_columns": "several columns whose texts are kept apart; see --columns",
     "label": "column of the labels; default: the task's usual name",
     "label_columns": "several columns learned at once, each as HEAD=COLUMN or HEAD=COLUMN:TASK",
     "label_separator": "between the labels of a cell of multi_label; default: |",
@@ -61,7 +62,7 @@ def _kind(name: str, hint: Any) -> dict[str, Any]:
         return {"type": float, "metavar": "SHARE"}
     if name == "label_columns":
         return {"nargs": "+", "metavar": "HEAD=COLUMN"}
-    if name == "text":
+    if name in ("text", "text_columns"):
         return {"nargs": "+", "metavar": "COLUMN"}
     return {"metavar": "COLUMN" if name in ("text_b", "label", "group", "date") else "TEXT"}
 
@@ -79,4 +80,6 @@ def read_data_options(arguments: argparse.Namespace) -> DataOptions:
         stated["text"] = text[0] if len(text) == 1 else tuple(text)
     if "label_columns" in stated:
         stated["label_columns"] = parse_label_columns(stated["label_columns"])
+    if "text_columns" in stated:
+        stated["text_columns"] = tuple(stated["text_columns"])
     return DataOptions(**stated)

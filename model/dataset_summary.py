@@ -19,8 +19,9 @@ class DataSummary:
 
     task: Task
     columns: dict[str, str | None]
-    """Source column of ``text_a``, ``text_b`` (None: no pair) and ``label``, or how a text is made
-    of several; of ``group`` and ``date`` where the splits go by them."""
+    """Source column of ``text_a``, ``text_b`` (None: no pair), ``text_c`` and on where there are
+    more, and ``label``, or how a text is made of several; of ``group`` and ``date`` where the
+    splits go by them."""
     rows: dict[Split, int]
     """Rows of the normalised files."""
     dropped: dict[Split, dict[str, int]]
@@ -33,6 +34,8 @@ class DataSummary:
     missing: dict[Split, dict[str, int]]
     """Rows that lacked a ``text``, ``label``, ``group`` or ``date``, or one ``field`` of a text
     that is made of several."""
+    missing_texts: dict[Split, dict[str, int]]
+    """Of rows of several texts: rows that lack each, by its column."""
     duplicates: dict[Split, int]
     """Rows whose text stood in the same split before."""
     overlap: dict[Split, int]

@@ -23,6 +23,7 @@ from model.labels.readers import reader_of
 from model.repeats import repeats
 from model.split_tally import Hashes, as_array, text_hash
 from model.splits import SplitRows, rows_of, split_positions
+from model.text_columns import row_texts, text_fields
 
 _NOWHERE = -1
 
@@ -160,7 +161,6 @@ def _column(path: Path, name: str) -> npt.NDArray[Any]:
 def _text_hashes(path: Path) -> Hashes:
     found = array("Q")
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=["text_a", "text_b"]):
-            texts = (batch["text_a"].to_pylist(), batch["text_b"].to_pylist())
-            found.extend(text_hash(*pair) for pair in zip(*texts, strict=True))
+        for batch in file.iter_batches(columns=text_fields(file.schema_arrow.names)):
+            found.extend(map(text_hash, row_texts(batch)))
     return as_array(found)

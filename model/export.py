@@ -26,6 +26,8 @@ _READING = (
     "window_stride",
     "window_pooling",
     "max_windows",
+    "columns",
+    "column_pooling",
     "precision",
 )
 

@@ -1,7 +1,7 @@
 """Rows as they leave a source turned into the rows a model may see, or refused by name."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -33,6 +33,12 @@ class Row(NamedTuple):
     """A hash: equal for equal groups, and tells nobody who they are."""
     date: int | None = None
     """Microseconds since 1970, UTC."""
+    more: tuple[str, ...] = ()
+    """The third text and those after it, of a data set with so many text columns."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.text_a, *(() if self.text_b is None else (self.text_b,)), *self.more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ class RowReader:
                 row = self._read(number, dict(zip(names, values, strict=True)), where, tally)
                 if row is None or not self._known(row.label, where, tally, known_labels):
                     continue
-                tally.add(*row[:4], row.group)
+                tally.add(row.row, row.texts, row.label, row.group)
             except UnicodeEncodeError as error:
                 detail = f"{at(where)} holds half of a surrogate pair, which is no character."
                 raise InputError("bad_row", detail, where) from error
@@ -86,10 +92,12 @@ class RowReader:
             "date": needs_date and date is None,
         }
         tally.missing.update(what for what, missing in lacks.items() if missing)
+        if len(texts) > 1:
+            tally.missing_texts.update(k for k, text in enumerate(texts) if not text)
         tally.missing["label"] += label == ""  # of several labels none may be meant: counted, kept
         tally.missing["field"] += field_missing and not lacks["text"]
         if any(lacks.values()):
-            self._check_allowed(lacks, where)
+            self._check_allowed(lacks, texts, where)
             if label is None or any(lacks[what] for what in ("group", "date")) or self._drops_texts:
                 tally.dropped["missing"] += 1
                 return None
@@ -97,16 +105,19 @@ class RowReader:
                 texts = [text or self.options.missing_token for text in texts]
         assert label is not None
         self.labels.check(texts, label, where)
-        return Row(number, texts[0], texts[1] if len(texts) > 1 else None, label, group, date)
+        second = texts[1] if len(texts) > 1 else None
+        return Row(number, texts[0], second, label, group, date, tuple(texts[2:]))
 
     @property
     def _drops_texts(self) -> bool:
         return self.options.missing in ("drop", "error")
 
-    def _check_allowed(self, lacks: Mapping[str, bool], where: Where) -> None:
+    def _check_allowed(self, lacks: Mapping[str, bool], texts: Sequence[str], where: Where) -> None:
         if self.options.missing != "error":
             return
         what = next(what for what in ("label", "text", "group", "date") if lacks[what])
+        if what == "text" and len(texts) > 1:
+            what += f" in {self.columns.texts[[bool(text) for text in texts].index(False)].shown!r}"
         detail = f"{at(where)} has no {what}. Fill it, or set options.missing to drop such rows."
         raise InputError("missing_value", detail, where)
 

@@ -7,6 +7,7 @@ Beside the label counts they take 28 bytes a row, 36 with groups: a file of ten 
 import hashlib
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,8 @@ class SplitTally:
     missing: Counter[str] = field(default_factory=Counter)
     """Rows that lack a ``text``, ``label``, ``group`` or ``date``, or a ``field`` of a text that
     is made of several."""
+    missing_texts: Counter[int] = field(default_factory=Counter)
+    """Of several text columns: rows that lack each, by its place."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Rows that were left out, by reason."""
     repaired: Counter[str] = field(default_factory=Counter)
@@ -43,17 +46,15 @@ class SplitTally:
     group_hashes: "array[int]" = field(default_factory=lambda: array("Q"))
     words: "array[int]" = field(default_factory=lambda: array("I"))
 
-    def add(
-        self, number: int, text_a: str, text_b: str | None, label: str, group: int | None = None
-    ) -> None:
+    def add(self, number: int, texts: Sequence[str], label: str, group: int | None = None) -> None:
         """Count a kept row's texts. Raises `UnicodeEncodeError` for a lone surrogate anywhere."""
         label_bytes = label.encode()
-        digest = _text_digest(text_a, text_b)
+        digest = _text_digest(texts)
         self.text_hashes.append(int.from_bytes(digest.digest(), "little"))
         digest.update(b"\0" + label_bytes)
         self.row_hashes.append(int.from_bytes(digest.digest(), "little"))
         self.numbers.append(number)
-        self.words.append(len(text_a.split()) + (0 if text_b is None else len(text_b.split())))
+        self.words.append(sum(len(text.split()) for text in texts))
         if group is not None:
             self.group_hashes.append(group)
 
@@ -66,17 +67,15 @@ class SplitTally:
         return len(self.words)
 
 
-def text_hash(text_a: str, text_b: str | None) -> int:
-    """64 bits that are equal for equal texts, of which different ones in a billion rows have a
-    chance of some percent to share one."""
-    return int.from_bytes(_text_digest(text_a, text_b).digest(), "little")
+def text_hash(texts: Sequence[str]) -> int:
+    """64 bits that are equal for equal texts of a row; different ones in a billion rows have a
+    chance of some percent to share them."""
+    return int.from_bytes(_text_digest(texts).digest(), "little")
 
 
-def _text_digest(text_a: str, text_b: str | None) -> Any:
-    digest = hashlib.blake2b(text_a.encode(), digest_size=8)
-    if text_b is not None:
-        digest.update(b"\0" + text_b.encode())  # no text holds a NUL, so pairs do not run together
-    return digest
+def _text_digest(texts: Sequence[str]) -> Any:
+    # No text holds a NUL, so texts do not run together.
+    return hashlib.blake2b("\0".join(texts).encode(), digest_size=8)
 
 
 def as_array(values: "array[int]") -> Hashes:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from model.config import Cut
 from model.dataset_summary import quantiles
 from model.errors import InputError
+from model.frame import Frame, probe_frame
 from model.tokenizer_files import load_tokenizer
 
 __all__ = [
@@ -43,60 +45,6 @@ OnTexts = Callable[[int, int], None]
 _CHUNK_TEXTS = 4096
 _BLOCK_ROWS = 8192
 """Rows that `TokenTable.fit` copies at once; bounds its index arrays."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """The special tokens a tokenizer puts around texts, as (id, type id) pairs.
-
-    ``prefix text_a suffix``, or ``prefix text_a middle text_b suffix``.
-    """
-
-    prefix: tuple[tuple[int, int], ...]
-    middle: tuple[tuple[int, int], ...]
-    suffix: tuple[tuple[int, int], ...]
-    type_a: int
-    type_b: int
-
-    def __len__(self) -> int:
-        return len(self.prefix) + len(self.middle) + len(self.suffix)
-
-    @property
-    def blank(self) -> "Frame":
-        """As long, with -1 for every token."""
-        prefix, middle, suffix = (
-            ((-1, 0),) * len(part) for part in (self.prefix, self.middle, self.suffix)
-        )
-        return Frame(prefix, middle, suffix, self.type_a, self.type_b)
-
-
-def probe_frame(tokenizer: Tokenizer, *, pair: bool) -> Frame:
-    """Learn the frame from what the tokenizer's own post-processor does to a short text.
-
-    Raises `InputError` ``bad_tokenizer`` when it gives no word piece for any of a few texts.
-    """
-    wanted = {0, 1} if pair else {0}
-    for text in ("a", "the", "0", "?"):
-        encoded = tokenizer.encode(text, text if pair else None)
-        side = encoded.sequence_ids  # 0 or 1 for the texts' tokens, None for special tokens
-        if wanted <= set(side):
-            break
-    else:
-        raise InputError("bad_tokenizer", "The tokenizer makes no token of 'a'.", ("model",))
-    tokens = list(zip(encoded.ids, encoded.type_ids, strict=True))
-    first_a, end_a = _span(side, 0)
-    first_b, end_b = _span(side, 1) if pair else (end_a, end_a)
-    return Frame(
-        prefix=tuple(tokens[:first_a]),
-        middle=tuple(tokens[end_a:first_b]),
-        suffix=tuple(tokens[end_b:]),
-        type_a=encoded.type_ids[first_a],
-        type_b=encoded.type_ids[first_b] if pair else 0,
-    )
-
-
-def _span(side: list[int | None], which: int) -> tuple[int, int]:
-    return side.index(which), len(side) - side[::-1].index(which)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,44 +95,55 @@ class TokenTable:
     unknown_id: int | None
     begins: Ragged | None = None
     """Beside ``text_a``: which word begins at a piece, -1 where none; of rows given as words."""
+    more: tuple[Ragged, ...] = ()
+    """The third text and those after it, of rows of more than two."""
+    single: Frame | None = None
+    """Of several texts: what stands around one of them alone."""
 
     def __len__(self) -> int:
         return len(self.text_a.offsets) - 1
 
     @property
+    def texts(self) -> tuple[Ragged, ...]:
+        """All texts of the rows, column by column."""
+        return (self.text_a, *(() if self.text_b is None else (self.text_b,)), *self.more)
+
+    @property
     def nbytes(self) -> int:
-        return self.text_a.nbytes + (0 if self.text_b is None else self.text_b.nbytes)
+        return sum(text.nbytes for text in self.texts)
 
     @property
     def pieces(self) -> int:
         """Word pieces of all rows."""
-        return len(self.text_a.ids) + (0 if self.text_b is None else len(self.text_b.ids))
+        return sum(len(text.ids) for text in self.texts)
 
     @property
     def lengths(self) -> Lengths:
         """Length of every row with its special tokens, untruncated."""
-        second = 0 if self.text_b is None else self.text_b.lengths
-        return self.text_a.lengths + second + len(self.frame)
+        return len(self.frame) + np.sum([text.lengths for text in self.texts], axis=0)
+
+    def with_texts(self, texts: Sequence[Ragged]) -> "TokenTable":
+        """The same rows with these texts in the place of `texts`."""
+        second = texts[1] if len(texts) > 1 else None
+        return replace(self, text_a=texts[0], text_b=second, more=tuple(texts[2:]))
 
     def fit(self, max_length: int, truncation: Cut = "head") -> Sequences:
         """Add the special tokens and cut every row to ``max_length`` tokens, these included.
 
         ``head`` keeps the start of a text, ``tail`` its end, ``head_tail`` half of each (the
         start gets the odd one; Sun et al. 2019, "How to Fine-Tune BERT for Text
-        Classification?"). Of a pair the longer text is cut first. Raises `InputError` as `kept`.
+        Classification?"). Of several texts the longest is cut first. Raises `InputError` as `kept`.
         """
-        keep_a, keep_b = self.kept(max_length)
-        offsets = starts(keep_a + keep_b + len(self.frame))
+        keep = self.kept(max_length)
+        offsets = starts(keep.sum(axis=0) + len(self.frame))
         ids = np.empty(offsets[-1], dtype=np.int32)
         type_ids = np.empty(offsets[-1], dtype=np.uint8)
         for start in range(0, len(self), _BLOCK_ROWS):
             block = slice(start, min(start + _BLOCK_ROWS, len(self)))
             layout = _Layout(ids, type_ids, offsets[:-1][block].copy(), block, truncation)
-            layout.put(self.frame.prefix)
-            layout.copy(self.text_a, keep_a[block], self.frame.type_a)
-            layout.put(self.frame.middle)
-            if self.text_b is not None:
-                layout.copy(self.text_b, keep_b[block], self.frame.type_b)
+            for place, text in enumerate(self.texts):
+                layout.put(self.frame.before(place))
+                layout.copy(text, keep[place, block], self.frame.type_of(place))
             layout.put(self.frame.suffix)
         lost = self.lengths - np.diff(offsets)
         begins = None
@@ -194,10 +153,12 @@ class TokenTable:
         cut = int(np.count_nonzero(lost)), int(lost.sum())
         return Sequences(ids, type_ids, offsets, *cut, begins)
 
-    def kept(self, max_length: int) -> tuple[Lengths, Lengths]:
-        """Return how many pieces of each text stay, the longer text cut first.
+    def kept(self, max_length: int) -> npt.NDArray[np.int64]:
+        """Return how many pieces of each text stay, [texts of a row, rows].
 
-        Raises `InputError` ``invalid_value`` when the special tokens alone fill ``max_length``.
+        What is too long is cut at the longest text until that is no longer than the next one, then
+        at both, and so on; of texts that end up alike the later ones keep the odd pieces. Raises
+        `InputError` ``invalid_value`` when the special tokens alone fill ``max_length``.
         """
         room = max_length - len(self.frame)
         if room < 1:
@@ -205,14 +166,16 @@ class TokenTable:
                 f"max_length {max_length} leaves no room beside {len(self.frame)} special ones."
             )
             raise InputError("invalid_value", detail, ("max_length",))
-        n_a = self.text_a.lengths
-        if self.text_b is None:
-            return np.minimum(n_a, room), np.zeros_like(n_a)
-        n_b = self.text_b.lengths
-        over = n_a + n_b > room
-        short = np.minimum(np.minimum(n_a, n_b), np.where(over, room // 2, room))
-        long = np.where(over, room - short, np.maximum(n_a, n_b))
-        return np.where(n_a > n_b, long, short), np.where(n_a > n_b, short, long)
+        lengths = np.stack([text.lengths for text in self.texts])
+        order = np.argsort(lengths, axis=0, kind="stable")
+        left = np.full(len(self), room, dtype=np.int64)
+        keep = np.empty_like(lengths)
+        for rank, place in enumerate(order):  # from the shortest text of every row
+            fair = left // (len(order) - rank)
+            stays = np.minimum(np.take_along_axis(lengths, place[None], axis=0)[0], fair)
+            np.put_along_axis(keep, place[None], stays[None], axis=0)
+            left -= stays
+        return keep
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -254,24 +217,33 @@ def tokenize(
     tokenizer: Tokenizer,
     text_a: Sequence[str],
     text_b: Sequence[str] | None = None,
-    *,
+    *more: Sequence[str],
     progress: OnTexts | None = None,
 ) -> TokenTable:
-    """Encode every text once; ``progress(done, total)`` counts texts, both of a pair.
+    """Encode every text once; ``progress(done, total)`` counts texts, all those of a row.
 
     The tokenizer must not truncate or pad, as `load_tokenizer` leaves it (else `ValueError`).
     """
     if tokenizer.truncation is not None or tokenizer.padding is not None:
         raise ValueError("the tokenizer truncates or pads; load it with load_tokenizer")
-    if text_b is not None and len(text_b) != len(text_a):
-        raise ValueError(f"{len(text_a)} first texts but {len(text_b)} second texts")
-    total = len(text_a) + len(text_b or ())
+    columns = [text_a, *(() if text_b is None else (text_b,)), *more]
+    for others in columns[1:]:
+        if len(others) != len(text_a):
+            raise ValueError(f"{len(text_a)} first texts but {len(others)} second texts")
+    total = len(text_a) * len(columns)
+    found = [
+        _encode(tokenizer, texts, place * len(text_a), total, progress)
+        for place, texts in enumerate(columns)
+    ]
     unknown = getattr(tokenizer.model, "unk_token", None) or "<unk>"  # unigram models name none
+    several = len(columns) > 1
     return TokenTable(
-        text_a=_encode(tokenizer, text_a, 0, total, progress),
-        text_b=None if text_b is None else _encode(tokenizer, text_b, len(text_a), total, progress),
-        frame=probe_frame(tokenizer, pair=text_b is not None),
+        text_a=found[0],
+        text_b=found[1] if several else None,
+        frame=probe_frame(tokenizer, texts=len(columns)),
         unknown_id=tokenizer.token_to_id(unknown),
+        more=tuple(found[2:]),
+        single=probe_frame(tokenizer) if several else None,
     )
 
 
@@ -328,11 +300,10 @@ def lengths_summary(table: TokenTable) -> dict[str, int]:
 
 def unknown_share(table: TokenTable) -> float:
     """Return the share of word pieces that the vocabulary does not know."""
-    texts = [table.text_a] + ([] if table.text_b is None else [table.text_b])
-    pieces = sum(len(text.ids) for text in texts)
-    if table.unknown_id is None or pieces == 0:
+    if table.unknown_id is None or table.pieces == 0:
         return 0.0
-    return sum(int((text.ids == table.unknown_id).sum()) for text in texts) / pieces
+    unknown = sum(int((text.ids == table.unknown_id).sum()) for text in table.texts)
+    return unknown / table.pieces
 
 
 def unknown_warnings(share: float) -> list[str]:

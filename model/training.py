@@ -7,6 +7,7 @@ whose answer may end the run; ``should_stop`` ends it between two optimizer step
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ from model.progress import OnProgress, unheard
 from model.randomness import reproducible
 from model.run_state import BestEpoch
 from model.tasks.catalogue import TASKS
-from model.tasks.learning_task import FACTS
+from model.tasks.learning_task import FACTS, TEXTS
 from model.train_result import Decision, EpochReport, State, Stop, TrainResult
 from model.training_cache import TrainingCache
 from model.training_run import TrainingRun
@@ -179,7 +180,8 @@ def _trained(
     run: TrainingRun, best: BestEpoch, material: Material, config: TrainConfig, data: TrainData
 ) -> TrainedModel:
     saved_config = copy.deepcopy(run.network.config)
-    setattr(saved_config, FACTS, run.task.facts(best.evaluation))
+    facts = run.task.facts(best.evaluation) | {TEXTS: len(material.table.texts)}
+    setattr(saved_config, FACTS, facts)
     return TrainedModel(
         config=saved_config,
         head=run.task.head,

@@ -237,9 +237,7 @@ def _texts(material: Material, *, whole: bool) -> Iterator[Ids]:
     yield material.train.sequences.ids
     yield material.validation.sequences.ids
     if whole:
-        yield material.table.text_a.ids
-    if whole and material.table.text_b is not None:
-        yield material.table.text_b.ids
+        yield from (text.ids for text in material.table.texts)
 
 
 def _better(new: Evaluation, old: Evaluation, config: TrainConfig) -> bool:

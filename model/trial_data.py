@@ -21,6 +21,7 @@ from model.progress import OnProgress, unheard
 from model.tasks.catalogue import task_named
 from model.tasks.labelled_split import LabelledSplit
 from model.tasks.learning_task import LearningTask
+from model.text_columns import only_one_text
 from model.tokens import TokenTable, load_tokenizer, unknown_share
 from model.training_cache import Key, TrainingCache
 from model.vocabulary import train_wordpiece
@@ -104,6 +105,8 @@ def prepare(
         return task.split(name, examples, read_texts(table, config))
 
     table = tokens("train", data.train)
+    if config.columns == "apart" and len(table.texts) == 1:
+        raise only_one_text(("columns",))
     train = split("train", data.train, table)
     validation = split("validation", data.validation, tokens("validation", data.validation))
     return Material(base, tokenizer, task, train, validation, table)
@@ -129,7 +132,7 @@ def _load_scratch(
         tokenizer = load_tokenizer(folder)
     else:
         key = (data.dataset_key, size.vocab_size)
-        texts = chain(data.train.text_a, data.train.text_b or ())
+        texts = chain.from_iterable(data.train.texts)
         tokenizer = cache.get(
             ("vocabulary", *key), lambda: train_wordpiece(texts, size.vocab_size), _tokenizer_bytes
         )

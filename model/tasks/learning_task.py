@@ -27,6 +27,9 @@ from model.windows import Windows
 FACTS = "bertune"
 """The entry of a saved `config.json` with what a task needs to read the model's outputs."""
 
+TEXTS = "texts"
+"""What it says of rows of several texts: how many."""
+
 
 class Loss(ABC):
     """The loss over one split: sums over parts of a batch, so that parts add up to the batch."""
@@ -98,7 +101,9 @@ class LearningTask(ABC):
     def tokenize(
         self, tokenizer: Tokenizer, examples: Examples, *, progress: OnTexts | None = None
     ) -> TokenTable:
-        return tokenize(tokenizer, examples.text_a, examples.text_b, progress=progress)
+        return tokenize(
+            tokenizer, examples.text_a, examples.text_b, *examples.more, progress=progress
+        )
 
     @abstractmethod
     def split(self, name: str, examples: Examples, sequences: Sequences | Windows) -> LabelledSplit:

@@ -104,7 +104,7 @@ def _options(pairs: list[str]) -> dict[str, Any]:
         try:
             if key in numbers:
                 options[key] = float(value)
-            elif key in ("text", "label_columns") and value[:1] in ("[", "{"):
+            elif key in ("text", "text_columns", "label_columns") and value[:1] in ("[", "{"):
                 options[key] = json.loads(value)  # text=["title", "body"]
             elif key == "label_columns":  # topic=topic urgency=urg:regression
                 columns = parse_label_columns(value.split()).items()

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from model.config import MULTI_TASK, TASKS, DataOptions, Task
 from model.errors import InputError
 from model.labels.readers import heads_of
+from model.text_columns import only_one_text
 from service.context import ServerContext
 from service.errors import ConflictError
 from service.intake.held_out import SplitFile, needs_indices, write_indices
@@ -22,6 +23,7 @@ from service.store.studies import NewStudy, find_by_key, insert_study
 from service.store.tables import Dataset
 from studies.model_limits import check_model_limits
 from studies.resolution import ResolvedStudy, resolve
+from studies.space import grid_values
 from studies.spec import StudySpec
 
 logger = logging.getLogger(__name__)
@@ -61,7 +63,18 @@ def check(context: ServerContext, spec: StudySpec) -> CheckedStudy:
         max_positions=model.facts["max_positions"],
     )
     check_model_limits(resolved, model_type=model.facts["model_type"], layers=model.facts["layers"])
+    if dataset.summary["columns"]["text_b"] is None:
+        _check_one_text(resolved)
     return CheckedStudy(spec, dataset, model, resolved)
+
+
+def _check_one_text(resolved: ResolvedStudy) -> None:
+    """Refuse to encode apart what is one text."""
+    if resolved.training.get("columns") == "apart":
+        raise only_one_text(("training", "columns"))
+    searched = resolved.search_space.get("columns")
+    if searched is not None and "apart" in (grid_values(searched) or ()):
+        raise only_one_text(("search_space", "columns"))
 
 
 def check_before_data(context: ServerContext, spec: StudySpec, options: DataOptions) -> None:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from model.checkpoint import scratch_size
 from model.splits import Positions
+from model.text_columns import row_texts, text_fields
 from model.tokens import TokenTable, load_tokenizer, tokenize, unknown_share
 from model.vocabulary import save_tokenizer, train_wordpiece
 from service.folders import Folders
@@ -30,7 +31,8 @@ FEW_ROWS = 500
 MAX_VOCABULARY_ROWS = 50_000
 """Rows that a vocabulary is trained on here; a worker takes the whole train split."""
 
-Texts = tuple[list[str], list[str] | None]
+Texts = list[list[str]]
+"""Column by column."""
 
 
 def sample_tokens(
@@ -81,20 +83,19 @@ def _read_texts(file: Path, rows: Positions) -> Texts:
     parts = []
     start = 0
     with pq.ParquetFile(file) as parquet:
-        for batch in parquet.iter_batches(columns=["text_a", "text_b"]):
+        for batch in parquet.iter_batches(columns=text_fields(parquet.schema_arrow.names)):
             first, last = np.searchsorted(rows, [start, start + batch.num_rows])
             parts.append(batch.take(pa.array(rows[first:last] - start)))
             start += batch.num_rows
-    table = pa.Table.from_batches(parts)
-    paired = table["text_b"].null_count == 0
-    return table["text_a"].to_pylist(), table["text_b"].to_pylist() if paired else None
+    texts = row_texts(pa.Table.from_batches(parts))
+    return [list(column) for column in zip(*texts, strict=True)] or [[]]
 
 
 def _vocabulary(folder: Path, file: Path, rows: Positions, size: int) -> Tokenizer:
     """Load the vocabulary in ``folder``; train it first where it is missing."""
     if not folder.is_dir():
-        text_a, text_b = _read_texts(file, rows)
-        _publish(train_wordpiece(chain(text_a, text_b or ()), size), folder)
+        texts = chain.from_iterable(_read_texts(file, rows))
+        _publish(train_wordpiece(texts, size), folder)
     return load_tokenizer(folder)
 
 

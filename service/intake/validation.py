@@ -18,7 +18,7 @@ from studies.spec import Grid, NoPruner, StudySpec, Tpe
 from studies.wire.studies import Resolved, ValidationAnswer
 
 MAX_LENGTHS_SHOWN = 32
-_READING = ("truncation", "window_stride", "max_windows")
+_READING = ("truncation", "window_stride", "max_windows", "columns")
 """The settings, beside max_length, that say how much of a text is read."""
 _MANY_CUT = 0.2
 
@@ -123,6 +123,7 @@ _WORKS_ONLY_WITH: dict[str, tuple[str, Scalar]] = {
     "window_stride": ("truncation", "windows"),
     "window_pooling": ("truncation", "windows"),
     "max_windows": ("truncation", "windows"),
+    "column_pooling": ("columns", "apart"),
 }
 """Settings that do nothing unless another one has this value."""
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from model.text_columns import row_texts, text_fields
+
 BATCH_ROWS = 10_000
-_COLUMNS = ("row", "text_a", "text_b", "label")
 
 
 class UnreadablePredictionsError(Exception):
@@ -29,11 +30,12 @@ def scored_rows(predictions: Path, data: Path) -> dict[bytes, bool]:
         predicted = _predicted(predictions)
         found: dict[bytes, bool] = {}
         with pq.ParquetFile(data) as file:
-            for batch in file.iter_batches(BATCH_ROWS, columns=list(_COLUMNS)):
-                columns = (batch.column(name).to_pylist() for name in _COLUMNS)
-                for row, text_a, text_b, label in zip(*columns, strict=True):
+            names = ["row", *text_fields(file.schema_arrow.names), "label"]
+            for batch in file.iter_batches(BATCH_ROWS, columns=names):
+                columns = (batch["row"].to_pylist(), row_texts(batch), batch["label"].to_pylist())
+                for row, texts, label in zip(*columns, strict=True):
                     if row in predicted:
-                        found.setdefault(_digest(text_a, text_b, label), predicted[row] == label)
+                        found.setdefault(_digest(*texts, label), predicted[row] == label)
     except (
         OSError,
         ValueError,
@@ -50,5 +52,5 @@ def _predicted(path: Path) -> dict[int, str]:
         return {int(row["row"]): row["predicted"] for row in csv.DictReader(file)}
 
 
-def _digest(*texts: str | None) -> bytes:
+def _digest(*texts: str) -> bytes:
     return hashlib.blake2b(json.dumps(texts).encode(), digest_size=16).digest()

@@ -64,6 +64,8 @@ class DatasetAnswer(Answer):
     labels: list[str]
     label_counts: dict[str, dict[str, int]]
     missing: dict[str, MissingCount]
+    missing_texts: dict[str, dict[str, int]] = {}
+    """Of rows of several texts: rows that lack each, by its column."""
     duplicates: dict[str, int]
     """Rows whose text stood in the same split before."""
     overlap: dict[str, int]

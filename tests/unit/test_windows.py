@@ -36,7 +36,8 @@ def table(*texts: str, second: tuple[str, ...] | None = None) -> TokenTable:
     return TokenTable(ragged(*texts), None if second is None else ragged(*second), frame, None)
 
 
-def spell(sequences: Sequences) -> list[str]:
+def spell(sequences: Sequences | Windows) -> list[str]:
+    assert isinstance(sequences, Sequences)
     names = " abcdefghijklmnopqrstuvwxyz[|"
     ends = zip(sequences.offsets, sequences.offsets[1:], strict=False)
     return ["".join(names[piece] for piece in sequences.ids[a:b]) for a, b in ends]
@@ -81,6 +82,7 @@ def test_of_a_pair_the_longer_text_has_windows() -> None:
     # Both too long: the second, which is not the longer one, is cut to half of the room.
     assert spell(found.rows)[6:] == ["[ab|uv|", "[cd|uv|", "[ef|uv|"]
     assert (found.truncated_rows, found.lost_tokens) == (1, 4)
+    assert isinstance(found.rows, Sequences)
     assert found.rows.type_ids[:7].tolist() == [0, 0, 0, 0, 1, 1, 1]
 
 
