@@ -95,11 +95,7 @@ def _several_texts(
     """Those of ``text_columns``, none where it is not stated."""
     if options.text_columns is None:
         return ()
-    other = next((name for name in ("text", "template", "text_b") if getattr(options, name)), None)
-    if other is not None:
-        detail = f"Give options.text_columns or options.{other}; both say what the texts are."
-        raise InputError("invalid_value", detail, ("options", "text_columns"))
-    check_text_columns(options.text_columns)
+    check_text_columns(options)
     if reader.task == "token":
         detail = "Tokens stand in one column; rows of several texts have no tags."
         raise InputError("invalid_value", detail, ("options", "text_columns"))

@@ -9,6 +9,7 @@ from model.config import LOSS_WEIGHT, SCRATCH_PREFIX, Pooling, TrainConfig, sett
 from model.measures import DEFAULT_HEAD, PER_CLASS
 from model.metrics import Evaluation, Matrix, confused_pairs
 from model.tasks.catalogue import task_named
+from model.tasks.learning_task import TEXTS
 
 MATRIX_CLASSES = 20
 """With more classes than this a full matrix is unreadable; the largest confusions are listed."""
@@ -48,7 +49,7 @@ def model_card(
         f"Trained from `{_base_name(config.model)}` on data set `{dataset_key}`. The weights are "
         f"those of epoch {best_epoch + 1} of {epochs}, the best by validation "
         f"{config.metric}.",
-        *_usage(config, task.example, pooling),
+        *_usage(config, task.example, pooling, facts.get(TEXTS, 1)),
         "## Validation metrics",
         _table(("metric", "value"), ((k, _number(v)) for k, v in best.metrics.items())),
         *_classes(best),
@@ -62,13 +63,20 @@ def model_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _usage(config: TrainConfig, example: str, pooling: Pooling | None) -> list[str]:
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+
+
+def _usage(config: TrainConfig, example: str, pooling: Pooling | None, texts: int) -> list[str]:
     """How to ask the model, and what Transformers' pipeline does otherwise than the training."""
-    pipeline = f"```python\nfrom transformers import pipeline\n\n{example}\n```"
+    of_row = [f"{ordinal} text" for ordinal in _ORDINALS[:texts]] if texts > 1 else ["some text"]
+    asked = ", ".join(f'["{text}"]' for text in of_row)
     ours = (
         "```python\nfrom model.prediction import predict  # of Bertune\n\n"
-        'predict("path/to/this/folder", ["some text"])\n```'
+        f'predict("path/to/this/folder", {asked})\n```'
     )
+    if texts > 1:
+        example = _pair_example(example, of_row)
+    pipeline = f"```python\nfrom transformers import pipeline\n\n{example}\n```"
     if pooling is not None:
         told = (
             f"The classifier reads the {pooling} of all tokens, which no class of Transformers "
@@ -76,6 +84,16 @@ def _usage(config: TrainConfig, example: str, pooling: Pooling | None) -> list[s
             "predicts as it did in training:"
         )
         return [told, ours]
+    if texts > 1 and config.columns == "apart":
+        return [_apart_usage(config, example, of_row), ours]
+    if texts > 2:
+        told = (
+            f"Every row has {texts} texts, which were read in one sequence with separators. The "
+            "pipeline takes two, so the others follow the second one behind the separator, twice "
+            "for tokenizers that put two between texts, as RoBERTa's does. It says the same of "
+            "rows that fit; of longer ones Bertune cuts the longest text first:"
+        )
+        return [pipeline, told, ours]
     if config.truncation == "windows":
         told = (
             f"The figures below are of whole texts, read in windows of {config.max_length} word "
@@ -91,6 +109,44 @@ def _usage(config: TrainConfig, example: str, pooling: Pooling | None) -> list[s
         )
         return [pipeline, told, ours]
     return [pipeline]
+
+
+def _pair_example(example: str, texts: Sequence[str]) -> str:
+    """``example`` with a row of several texts in the place of one."""
+    second = " + separator + ".join(f'"{text}"' for text in texts[1:])
+    row = f'{{"text": "{texts[0]}", "text_pair": {second}}}'
+    if len(texts) > 2:
+        row = row.replace("separator", "classify.tokenizer.sep_token")
+    return example.replace('"some text"', row)
+
+
+def _apart_usage(config: TrainConfig, example: str, texts: Sequence[str]) -> str:
+    """How the logits of a row's texts become the row's."""
+    make = example.splitlines()[0]
+    together = "max(found)" if config.column_pooling == "max" else "sum(found) / len(found)"
+    rows = ", ".join(f'"{text}"' for text in texts)
+    code = (
+        f"from transformers import pipeline\n\n{make}\n"
+        f"texts = [{rows}]  # of one row, without those that are empty\n"
+        'said = classify(texts, function_to_apply="none", top_k=None, truncation=True)\n'
+        'logits = [{one["label"]: one["score"] for one in text} for text in said]\n'
+        "row = {}\n"
+        "for label in logits[0]:\n"
+        "    found = [one[label] for one in logits]\n"
+        f"    row[label] = {together}"
+    )
+    after = {
+        "single_label": "The label with the highest value is the row's; a softmax over the values "
+        "gives its probability.",
+        "multi_label": "A sigmoid of each value gives the label's probability.",
+        "regression": "The value is the row's number.",
+    }
+    return (
+        f"Every row has {len(texts)} texts. Each was read by itself, and the row's logits are the "
+        f"{config.column_pooling} of theirs. With Transformers:\n\n```python\n{code}\n```\n\n"
+        f"{after.get(config.task, '')} Bertune does all of this, windows and both ends of long "
+        "texts included:"
+    )
 
 
 def _base_name(model: str) -> str:

@@ -25,6 +25,7 @@ _OPTIONS = (
     "separator",
     "template",
     "text_b",
+    "text_columns",
     "format",
     "delimiter",
     "encoding",
@@ -44,7 +45,7 @@ def _run(asked: argparse.Namespace) -> None:
     from model.labels.readers import texts_reader
     from model.prediction import predict
     from model.saved_model import read_saved
-    from model.texts_file import Texts, read_texts_file
+    from model.texts_file import read_texts_file
 
     if asked.threads is not None:
         if asked.threads < 1:
@@ -53,7 +54,7 @@ def _run(asked: argparse.Namespace) -> None:
         torch.set_num_threads(asked.threads)
     options, saved = read_data_options(asked), read_saved(asked.folder)
     if asked.input is None:
-        texts = Texts(_lines(sys.stdin.buffer), None)
+        texts = (_lines(sys.stdin.buffer),)
     else:
         texts = read_texts_file(asked.input, options, texts_reader(saved.config.task))
     found = predict(asked.folder, *texts, device=asked.device, normalise=options.normalise)

@@ -7,7 +7,7 @@ from typing import Any
 from model.checkpoint import read_json
 from model.config import TrainConfig
 from model.errors import InputError
-from model.tasks.learning_task import FACTS
+from model.tasks.learning_task import FACTS, TEXTS
 
 SETTINGS = "bertune_settings"
 """The entry with how texts are read: fields of `TrainConfig`."""
@@ -19,6 +19,8 @@ class SavedModel:
     """Task and the settings that say how texts are read; the others are nobody's."""
     labels: tuple[str, ...]
     """The data set's; of `regression` its bins."""
+    texts: int | None
+    """So many a row; None: an older version did not note it."""
 
 
 def read_saved(folder: Path) -> SavedModel:
@@ -37,4 +39,5 @@ def read_saved(folder: Path) -> SavedModel:
     if stated:
         labels = tuple(f"{head}.{name}" for head, one in stated.items() for name in one["labels"])
     heads = {head: one["task"] for head, one in stated.items()}
-    return SavedModel(TrainConfig(task=task, heads=heads, **settings), labels)
+    config = TrainConfig(task=task, heads=heads, **settings)
+    return SavedModel(config, labels, facts.get(TEXTS))

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
+from model.config import DataOptions
 from model.errors import InputError
 
 MOST_COLUMNS = 8
@@ -11,8 +12,14 @@ MORE = "more"
 """The column of a normalised file with the third text and those after it, where there are any."""
 
 
-def check_text_columns(names: Sequence[str]) -> None:
-    """Raise `InputError` ``invalid_value`` unless these are two to eight different columns."""
+def check_text_columns(options: DataOptions) -> None:
+    """Raise `InputError` ``invalid_value`` unless the option, which must be stated, names two to
+    eight different columns and none other says what the texts are."""
+    names = options.text_columns or ()
+    other = next((name for name in ("text", "template", "text_b") if getattr(options, name)), None)
+    if other is not None:
+        detail = f"Give options.text_columns or options.{other}; both say what the texts are."
+        raise InputError("invalid_value", detail, ("options", "text_columns"))
     if not 2 <= len(names) <= MOST_COLUMNS or len(set(names)) < len(names):
         detail = (
             f"options.text_columns names two to {MOST_COLUMNS} different columns; one text column "

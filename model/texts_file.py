@@ -2,27 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from model.config import DataOptions
 from model.errors import InputError
 from model.labels.label_reader import LabelReader
 from model.sources import open_source
+from model.text_columns import check_text_columns
 from model.text_recipe import TextRecipe, joined_columns, plain_column, template_recipe
 
 _NAME = "input"
 """What errors call the file."""
 
 
-class Texts(NamedTuple):
-    """Of rows of one text, or of pairs."""
-
-    first: list[str]
-    second: list[str] | None
-
-
-def read_texts_file(path: Path, options: DataOptions, reader: LabelReader) -> Texts:
-    """Read the texts of a CSV, TSV, JSONL or Parquet file; a missing one is "".
+def read_texts_file(path: Path, options: DataOptions, reader: LabelReader) -> tuple[list[str], ...]:
+    """Read the texts of a CSV, TSV, JSONL or Parquet file, column by column; a missing one is "".
 
     Raises `InputError` as `model.data.normalise` does, naming ``input``.
     """
@@ -38,12 +31,14 @@ def read_texts_file(path: Path, options: DataOptions, reader: LabelReader) -> Te
             for recipe in recipes
         ]
         rows.append(reader.texts(cells, where))
-    firsts = [row[0] for row in rows]
-    return Texts(firsts, [row[1] for row in rows] if len(recipes) > 1 else None)
+    return tuple([row[place] for row in rows] for place in range(len(recipes)))
 
 
 def _recipes(found: Sequence[str], options: DataOptions, reader: LabelReader) -> list[TextRecipe]:
-    """Of the text, or of both of a pair; without options the columns that a data set's have."""
+    """Of the text, or of each of several; without options the columns that a data set's have."""
+    if options.text_columns is not None:
+        check_text_columns(options)
+        return [plain_column(_known(name, "text_columns", found)) for name in options.text_columns]
     usual = options.template is None and options.text is None
     if options.template is not None:
         first = template_recipe(options.template, found)

@@ -28,7 +28,7 @@ FACTS = "bertune"
 """The entry of a saved `config.json` with what a task needs to read the model's outputs."""
 
 TEXTS = "texts"
-"""What it says of rows of several texts: how many."""
+"""What it says of the texts of a row: how many there are."""
 
 
 class Loss(ABC):
