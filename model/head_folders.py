@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PretrainedConfig
 
 from model.network import Head, Weights, last_layer
-from model.tasks.learning_task import FACTS, HeadPart
+from model.tasks.learning_task import FACTS, TEXTS, HeadPart
 
 HEADS = "heads"
 _WEIGHTS = "model.safetensors"
@@ -51,7 +51,7 @@ def save_heads(
             "id2label": {str(k): output for k, output in enumerate(outputs)},
             "label2id": {output: k for k, output in enumerate(outputs)},
             "problem_type": part.head.problem_type,
-            FACTS: part.facts,
+            FACTS: part.facts | {TEXTS: whole[FACTS][TEXTS]},
         }
         text = json.dumps(content, indent=2, sort_keys=True) + "\n"
         (target / "config.json").write_text(text, encoding="utf-8")

@@ -54,7 +54,7 @@ def _run(asked: argparse.Namespace) -> None:
         torch.set_num_threads(asked.threads)
     options, saved = read_data_options(asked), read_saved(asked.folder)
     if asked.input is None:
-        texts = (_lines(sys.stdin.buffer),)
+        texts: tuple[list[str], ...] = (_lines(sys.stdin.buffer),)
     else:
         texts = read_texts_file(asked.input, options, texts_reader(saved.config.task))
     found = predict(asked.folder, *texts, device=asked.device, normalise=options.normalise)

@@ -120,7 +120,8 @@ class TokenTable:
     @property
     def lengths(self) -> Lengths:
         """Length of every row with its special tokens, untruncated."""
-        return len(self.frame) + np.sum([text.lengths for text in self.texts], axis=0)
+        whole: Lengths = np.sum([text.lengths for text in self.texts], axis=0)
+        return whole + len(self.frame)
 
     def with_texts(self, texts: Sequence[Ragged]) -> "TokenTable":
         """The same rows with these texts in the place of `texts`."""

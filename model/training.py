@@ -7,7 +7,6 @@ whose answer may end the run; ``should_stop`` ends it between two optimizer step
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
 

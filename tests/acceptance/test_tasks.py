@@ -7,16 +7,23 @@ from typing import Any
 
 from real_parts import StartWorker, submit, until
 
+from model.prediction import predict
 from studies.api import Api
 from studies.wire.studies import StudyAnswer
 
 SPACE = {"learning_rate": {"type": "float", "low": 1e-3, "high": 3e-3}}
 
 
-def searched(client: Api, start: StartWorker, data: Path, **changes: Any) -> StudyAnswer:
+def searched(
+    client: Api,
+    start: StartWorker,
+    data: Path,
+    options: dict[str, Any] | None = None,
+    **changes: Any,
+) -> StudyAnswer:
     """A study of one trial and its test split, searched to its end."""
     # What is tested on stands in train too; the reader would leave nothing of it.
-    files = {"test": data, "options": {"duplicates": "keep"}}
+    files = {"test": data, "options": {"duplicates": "keep"} | (options or {})}
     study = submit(client, data, files=files, search_space=SPACE, **changes)
     worker = start()
     done: StudyAnswer = until(
@@ -60,6 +67,34 @@ def test_a_number_for_every_pair(client: Api, start: StartWorker, tmp_path: Path
     assert (matrix.kind, matrix.unit, matrix.rows) == ("bins", "rows", 60)
     assert matrix.labels == dataset.labels
     assert [sum(row) for row in matrix.matrix] == list(dataset.label_counts["test"].values())
+
+
+def tickets(folder: Path) -> Path:
+    draw = random.Random(1)
+    lines = ["subject,body,notes,label"]
+    for number in range(60):
+        topic = draw.choice(("card", "loan"))
+        notes = draw.choice(("", "vip", "new"))
+        lines.append(f"about my {topic},case {number} please help,{notes},{topic}")
+    path = folder / "tickets.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_several_text_columns_encoded_apart(
+    client: Api, start: StartWorker, tmp_path: Path
+) -> None:
+    columns = {"text_columns": ["subject", "body", "notes"], "missing": "empty"}
+    training = {"columns": "apart", "batch_size": 4, "epochs": 6}
+    done = searched(client, start, tickets(tmp_path), options=columns, training=training)
+    assert done.test is not None
+    assert done.test.metrics["accuracy"] > 0.8
+    missing = client.dataset(done.dataset).missing_texts["train"]
+    assert (missing["subject"], missing["body"]) == (0, 0)
+    assert missing["notes"] > 0
+    folder = client.download_best(done.id, tmp_path / "best")
+    said = predict(folder, ["about my loan", ""], ["please", "card"], ["", ""])
+    assert [answer.label for answer in said] == ["loan", "card"]
 
 
 def test_several_labels_per_row(client: Api, start: StartWorker, tmp_path: Path) -> None:

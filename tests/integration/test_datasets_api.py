@@ -251,6 +251,40 @@ def test_texts_made_of_columns_and_splits_by_group_reach_validate_and_every_stud
     assert not groups[0] & groups[1]
 
 
+def test_columns_kept_apart_are_counted_and_one_text_cannot_be_encoded_apart(
+    api: ApiServer,
+) -> None:
+    lines = [f"s{k},body {k},{'' if k % 4 else 'n'},{'xy'[k % 2]}" for k in range(16)]
+    files = {"train": ("t.csv", "\n".join(["subject,body,notes,label", *lines]))}
+    options = {"text_columns": ["subject", "body", "notes"], "missing": "empty"}
+    answer = api.client.post("/v1/datasets", files=files, data={"options": json.dumps(options)})
+    assert answer.status_code == 201, answer.text
+    dataset = answer.json()
+    assert dataset["columns"] == {
+        "text_a": "subject", "text_b": "body", "text_c": "notes", "label": "label"
+    }  # fmt: skip
+    assert dataset["missing_texts"] == {"train": {"subject": 0, "body": 0, "notes": 12}}
+    space = {
+        "columns": {"type": "categorical", "choices": ["joined", "apart"]},
+        "max_length": {"type": "categorical", "choices": [5, 32]},
+    }
+    spec = {"name": "x", "dataset": dataset["id"], "search_space": space}
+    found = api.client.post("/v1/studies/validate", json=spec).json()
+    # Where it is searched, columns are joined: four special tokens leave room for one piece.
+    assert found["truncated"] == {"5": 1.0, "32": 0.0}
+    spec |= {"training": {"columns": "apart"}, "search_space": {"max_length": space["max_length"]}}
+    found = api.client.post("/v1/studies/validate", json=spec).json()
+    assert found["truncated"]["5"] < 1
+    one = {"train": ("t.csv", "text,label\n" + "".join(f"{k},{'xy'[k % 2]}\n" for k in range(16)))}
+    spec["dataset"] = api.client.post("/v1/datasets", files=one).json()["id"]
+    for changed, where in (
+        ({}, ["body", "training", "columns"]),
+        ({"training": {}, "search_space": space}, ["body", "search_space", "columns"]),
+    ):
+        answer = api.client.post("/v1/studies", json=spec | changed)
+        assert (answer.status_code, answer.json()["where"]) == (422, where)
+
+
 def test_several_text_columns_are_named_by_a_list_and_a_wrong_option_by_its_name(
     api: ApiServer,
 ) -> None:

@@ -1,8 +1,9 @@
 """The training step is the plain one: its losses are those of a loop that anybody would write."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -77,6 +78,48 @@ def test_fifty_losses_equal_those_of_a_plain_loop(
         dropout=0.0,
         precision="fp32",
     )
+    losses = our_losses(config, data, monkeypatch)
+    expected = plain_losses(config, folder, data)
+    assert len(expected) == STEPS
+    np.testing.assert_allclose(losses[:STEPS], expected, rtol=0, atol=1e-5)
+    assert expected[-1] < 0.8 * expected[0]  # it learned, so the weights moved
+
+
+@pytest.mark.parametrize("columns", ["joined", "apart"])
+def test_losses_of_two_text_columns_equal_those_of_a_plain_loop(
+    folder: Path,
+    data: TrainData,
+    one_thread: None,
+    monkeypatch: pytest.MonkeyPatch,
+    columns: Literal["joined", "apart"],
+) -> None:
+    words = [text.split() for text in data.train.text_a]
+    both = replace(
+        data.train,
+        text_a=[" ".join(row[: len(row) // 3]) for row in words],  # of two words or one: empty
+        text_b=[" ".join(row[len(row) // 3 :]) for row in words],
+    )
+    config = TrainConfig(
+        model=str(folder),
+        learning_rate=RATE,
+        batch_size=16,
+        max_length=12 if columns == "joined" else 9,
+        epochs=4,
+        seed=7,
+        dropout=0.0,
+        precision="fp32",
+        columns=columns,
+    )
+    paired = replace(data, train=both, validation=both)
+    losses = our_losses(config, paired, monkeypatch)
+    expected = plain_losses(config, folder, paired)
+    np.testing.assert_allclose(losses[:STEPS], expected, rtol=0, atol=1e-5)
+    assert expected[-1] < 0.8 * expected[0]
+
+
+def our_losses(
+    config: TrainConfig, data: TrainData, monkeypatch: pytest.MonkeyPatch
+) -> list[float]:
     losses: list[float] = []
     add = BatchGradients.add
 
@@ -87,10 +130,7 @@ def test_fifty_losses_equal_those_of_a_plain_loop(
 
     monkeypatch.setattr(BatchGradients, "add", recording)
     train(config, data, device=torch.device("cpu"), on_epoch=lambda report: "continue")
-    expected = plain_losses(config, folder, data)
-    assert len(expected) == STEPS
-    np.testing.assert_allclose(losses[:STEPS], expected, rtol=0, atol=1e-5)
-    assert expected[-1] < 0.8 * expected[0]  # it learned, so the weights moved
+    return losses
 
 
 def plain_losses(config: TrainConfig, folder: Path, data: TrainData) -> list[float]:
@@ -105,21 +145,37 @@ def plain_losses(config: TrainConfig, folder: Path, data: TrainData) -> list[flo
     for rows, rate in zip(plain_batches(config, tokenizer, data), plain_rates(), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        inputs = tokenizer(
-            [data.train.text_a[row] for row in rows],
-            truncation=True,
-            max_length=config.max_length,
-            padding=True,
-            return_tensors="pt",
-        )
         targets = torch.tensor([LABELS.index(data.train.labels[row]) for row in rows])
-        loss = functional.cross_entropy(network(**inputs).logits, targets)
+        if config.columns == "apart":
+            logits = [plain_mean(config, tokenizer, network, data, row) for row in rows.tolist()]
+        else:
+            texts = [[column[row] for row in rows] for column in data.train.texts]
+            logits = [plain_logits(config, tokenizer, network, *texts)]
+        loss = functional.cross_entropy(torch.cat(logits), targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
     return losses
+
+
+def plain_logits(
+    config: TrainConfig, tokenizer: Any, network: Any, *texts: list[str]
+) -> torch.Tensor:
+    inputs = tokenizer(
+        *texts, truncation=True, max_length=config.max_length, padding=True, return_tensors="pt"
+    )
+    logits: torch.Tensor = network(**inputs).logits
+    return logits
+
+
+def plain_mean(
+    config: TrainConfig, tokenizer: Any, network: Any, data: TrainData, row: int
+) -> torch.Tensor:
+    """[1, labels]: over the row's columns that hold a text."""
+    texts = [column[row] for column in data.train.texts if column[row]]
+    return plain_logits(config, tokenizer, network, texts).mean(dim=0, keepdim=True)
 
 
 def plain_groups(network: torch.nn.Module) -> list[dict[str, Any]]:
@@ -141,8 +197,18 @@ def plain_rates() -> list[float]:
 
 def plain_batches(config: TrainConfig, tokenizer: Any, data: TrainData) -> list[Positions]:
     """The order of the rows is ours: which batches are drawn is no part of a step."""
-    rows = tokenizer(data.train.text_a, truncation=True, max_length=config.max_length)
-    lengths = np.array([len(ids) for ids in rows["input_ids"]])
+    apart = config.columns == "apart"
+    encoded = [
+        tokenizer(*texts, truncation=True, max_length=config.max_length)["input_ids"]
+        for texts in ([[column] for column in data.train.texts] if apart else [data.train.texts])
+    ]
+    # Of columns apart a row is as long as those that are not empty, which have special tokens only.
+    lengths = np.array(
+        [
+            sum(len(ids) for ids in row if not apart or len(ids) > 2)
+            for row in zip(*encoded, strict=True)
+        ]
+    )
     shuffler = np.random.default_rng(config.seed)
     epochs = [training_batches(lengths, config.batch_size, shuffler) for _ in range(config.epochs)]
     return [batch for epoch in epochs for batch in epoch]

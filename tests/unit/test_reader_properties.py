@@ -46,6 +46,9 @@ OPTIONS = st.builds(
     DataOptions,
     text=st.sampled_from([None, "text", ("text", "who"), ("text",), (), "gone"]),
     separator=st.sampled_from([" ", "", "\0"]),
+    text_columns=st.sampled_from(
+        [None, None, None, ("text", "who"), ("meta", "text", "who"), ("text",), ("text", "gone")]
+    ),
     template=st.sampled_from(
         [
             None,
@@ -76,6 +79,7 @@ OPTIONS = st.builds(
 )
 PLAIN = st.builds(
     DataOptions,
+    text_columns=st.sampled_from([None, ("text", "who"), ("who", "text", "when")]),
     normalise=st.booleans(),
     missing=st.sampled_from(["drop", "empty", "token"]),
     duplicates=st.sampled_from(get_args(DuplicatePolicy)),
@@ -152,7 +156,9 @@ def check_division(path: Path, rows: SplitRows, options: DataOptions) -> None:
     parts = [[table[k] for k in positions.tolist()] for positions in split_positions(rows)]
     numbers = [row["row"] for part in parts for row in part]
     assert len(set(numbers)) == len(numbers) <= len(table)
-    texts = [{(row["text_a"], row["text_b"]) for row in part} for part in parts]
+    texts = [
+        {(row["text_a"], row["text_b"], *row.get("more", ())) for row in part} for part in parts
+    ]
     if options.duplicates == "drop":
         assert not texts[0] & (texts[1] | texts[2])
     if options.group is None and options.date is None:

@@ -19,7 +19,7 @@ from model.config import DataOptions, TrainConfig
 from model.data import Examples, fingerprint, normalise, read_examples
 from model.errors import InputError
 from model.evaluation import evaluate
-from model.labels.readers import reader_of
+from model.labels.readers import texts_reader
 from model.network import Head, build_network, load_base
 from model.prediction import predict
 from model.texts_file import read_texts_file
@@ -31,7 +31,7 @@ from model.windows import Windows, lost_pieces, read_texts
 CPU = torch.device("cpu")
 LABELS = ("login", "payment", "shipping")
 COLUMNS = DataOptions(text_columns=("subject", "body", "notes"))
-TICKETS = [
+TICKETS: list[dict[str, Any]] = [
     {"subject": "lost", "body": "my card", "notes": "vip", "label": "bug"},
     {"subject": "thanks", "body": "all good", "notes": None, "label": "wish"},
     {"subject": " ", "body": "it hangs", "notes": "", "label": "bug"},
@@ -380,5 +380,5 @@ def test_augmented_columns_are_cut_as_they_are_read(data: Callable[[int], TrainD
 def test_a_file_of_texts_alone_is_read_by_its_columns(tmp_path: Path) -> None:
     path = tmp_path / "input.csv"
     path.write_text("body,subject,notes\nb,a,c\nB,A,\n")
-    found = read_texts_file(path, COLUMNS, reader_of("single_label"))
+    found = read_texts_file(path, COLUMNS, texts_reader("single_label"))
     assert found == (["a", "A"], ["b", "B"], ["c", ""])
