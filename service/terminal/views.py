@@ -327,11 +327,14 @@ def dataset_view(dataset: DatasetAnswer) -> RenderableType:
     splits = table_of("split", "rows", "dropped", "missing", "duplicates", "also in train")
     for split, rows in dataset.rows.items():
         missing = dataset.missing.get(split)
+        lacking = {
+            f"in {name}": rows for name, rows in dataset.missing_texts.get(split, {}).items()
+        }
         splits.add_row(
             split,
             str(rows),
             _counts(dataset.dropped.get(split, {})),
-            _counts(missing.model_dump() if missing else {}),
+            plain(_counts((missing.model_dump() if missing else {}) | lacking)),
             str(dataset.duplicates.get(split, 0)),
             str(dataset.overlap.get(split, "–")),
         )

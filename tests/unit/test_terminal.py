@@ -551,6 +551,7 @@ def test_a_data_set_tells_what_was_left_out_how_it_was_read_and_what_looks_odd()
         options={**dataclasses.asdict(DataOptions()), "missing": "token"}, rows={"train": 7},
         dropped={"train": {"held_out": 2, "missing": 1}}, labels=["x"],
         label_counts={"train": {"x": 7}}, missing={"train": MissingCount(text=0, label=1)},
+        missing_texts={"train": {"body": 0, "notes": 2}},
         duplicates={"train": 3}, overlap={}, words={"p50": 2}, files={},
         created_at=datetime(2026, 1, 1, tzinfo=UTC), warnings=["Look [here]."],
     )  # fmt: skip
@@ -558,5 +559,5 @@ def test_a_data_set_tells_what_was_left_out_how_it_was_read_and_what_looks_odd()
     Console(width=100, file=output).print(dataset_view(dataset))
     shown = output.getvalue()
     assert re.search(r"options +missing=token\s", shown)
-    assert re.search(r"train +7 +held out 2, missing 1 +label 1 +3 +–", shown)
+    assert re.search(r"train +7 +held out 2, missing 1 +label 1, in notes 2 +3 +–", shown)
     assert "warning: Look [here]." in shown
