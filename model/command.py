@@ -36,7 +36,7 @@ from model.config import (
     settings_of,
     train_config,
 )
-from model.data import Examples, fingerprint, normalise, read_examples
+from model.data import fingerprint, normalise
 from model.data_arguments import add_data_arguments, read_data_options
 from model.data_warnings import data_warnings
 from model.dataset_summary import DataSummary
@@ -45,6 +45,7 @@ from model.errors import InputError
 from model.exit_code import exit_code
 from model.interruption import stop_on_signals
 from model.measures import DEFAULT_METRIC, metrics_of
+from model.normalised_file import Examples, read_examples
 from model.progress import OnProgress, RunStage, unheard
 from model.report import epoch_line, evaluation_report
 from model.splits import split_positions

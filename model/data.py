@@ -6,11 +6,9 @@ give equal bytes, so the sha256 of a normalised file names its content.
 
 import hashlib
 import json
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.columns import Columns, check_columns, choose_columns
+from model.columns import check_columns, choose_columns
 from model.config import SPLITS, DataOptions, Split
 from model.dataset_summary import DataSummary, quantiles
 from model.dates import DateReader
@@ -26,6 +24,7 @@ from model.division import divide_train, wanted_fractions
 from model.errors import InputError
 from model.labels.label_reader import LabelReader
 from model.labels.readers import choose_reader
+from model.normalised_file import file_facts, schema_of, write_rows
 from model.repeats import (
     Mask,
     count_duplicates,
@@ -38,48 +37,10 @@ from model.rows import Row, RowReader
 from model.sources import open_source
 from model.split_tally import SplitTally, as_array
 from model.splits import check_fractions, held_out_counts
-from model.text_columns import MORE
-
-SCHEMA = pa.schema(
-    [
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("text_a", pa.string(), nullable=False),
-        pa.field("text_b", pa.string()),
-        pa.field("label", pa.string(), nullable=False),
-    ]
-)
-DIVIDING = {
-    "group": pa.field("group", pa.uint64(), nullable=False),
-    "date": pa.field("date", pa.int64(), nullable=False),
-}
-"""Further columns of a train file that is divided by them."""
-MORE_TEXTS = pa.field(MORE, pa.list_(pa.field("item", pa.string(), nullable=False)), nullable=False)
-"""The third text and those after it, in the files of a data set with so many text columns."""
-_CHUNK_ROWS = 16384
-_CHUNK_CHARS = 1 << 24
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Rows of a normalised file; the lists and ``rows`` run in parallel."""
-
-    text_a: list[str]
-    text_b: list[str] | None
-    labels: list[str]
-    """In the canonical form of the task's `LabelReader`."""
-    rows: np.ndarray[Any, np.dtype[np.int64]]
-    """1-based data row in the file the split came from."""
-    more: tuple[list[str], ...] = ()
-    """The third text column and those after it."""
-
-    @property
-    def texts(self) -> tuple[list[str], ...]:
-        """All texts, column by column."""
-        return (self.text_a, *(() if self.text_b is None else (self.text_b,)), *self.more)
 
 
 def normalise(sources: Mapping[Split, Path], options: DataOptions, target: Path) -> DataSummary:
-    """Write ``target/<split>.parquet`` (columns of `SCHEMA`) for each source and sum them up.
+    """Write ``target/<split>.parquet`` (`model.normalised_file`) for each source and sum them up.
 
     ``sources`` must hold ``train``. Files are streamed. All of them appear by rename after the
     last row has been checked, so an error leaves ``target`` as it was. Raises `InputError` naming
@@ -119,15 +80,15 @@ def _normalise_into(
         check_columns(split, names, columns.wanted(split, names))
         known = frozenset(labels) if split != "train" else None
         tallies[split] = tally = SplitTally()
-        schema = _schema(columns, split)
-        _write(row_reader.rows(source, split, tally, known), _file(folder, split), schema)
+        schema = schema_of(columns, split)
+        write_rows(row_reader.rows(source, split, tally, known), _file(folder, split), schema)
         _check_not_empty(split, tally)
         if split == "train":
             labels = reader.labels(tally)
         _check_heads(split, tally, reader)
     as_found = tallies | {}
     tallies["train"] = train = _drop_from_train(
-        _file(folder, "train"), _schema(columns, "train"), tallies, reader, options
+        _file(folder, "train"), schema_of(columns, "train"), tallies, reader, options
     )
     if train is not as_found["train"]:
         labels = _labels_left(reader, labels, tallies)
@@ -159,7 +120,7 @@ def _normalise_into(
         heads=dict(reader.heads),
         labelled={split: _plain(t.labelled) for split, t in tallies.items() if reader.heads},
         words=quantiles(np.frombuffer(train.words, dtype=np.uint32)),
-        files={split: _file_facts(_file(folder, split)) for split in tallies},
+        files={split: file_facts(_file(folder, split)) for split in tallies},
     )
 
 
@@ -190,15 +151,6 @@ def _check_separator(reader: LabelReader, options: DataOptions) -> None:
         raise InputError("invalid_value", detail, ("options", "label_separator"))
 
 
-def _schema(columns: Columns, split: Split) -> pa.Schema:
-    fields = list(SCHEMA)
-    if columns.more:
-        fields.append(MORE_TEXTS)
-    if split == "train":
-        fields += [field for name, field in DIVIDING.items() if getattr(columns, name) is not None]
-    return pa.schema(fields)
-
-
 def _drop_from_train(
     path: Path,
     schema: pa.Schema,
@@ -224,7 +176,7 @@ def _drop_from_train(
         )
         raise InputError("no_rows", detail, ("train",))
     partial = path.with_suffix(".left")
-    _write(_rows_left(path, drops.keep, left, reader), partial, schema)
+    write_rows(_rows_left(path, drops.keep, left, reader), partial, schema)
     partial.replace(path)
     return left
 
@@ -318,69 +270,6 @@ def _nothing_held_out(train: SplitTally, split: Split) -> InputError:
         f"{split}. Give a {split} file, more rows per class, or a larger options.{split}_fraction."
     )
     return InputError("too_few_rows", detail, ("train",))
-
-
-def _write(rows: Iterator[Row], path: Path, schema: pa.Schema) -> None:
-    """Write in row groups whose bounds depend on the rows alone, so equal rows, equal bytes."""
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for chunk in _chunks(rows):
-            columns = [
-                pa.array([getattr(row, field.name) for row in chunk], field.type)
-                for field in schema
-            ]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-    with path.open("rb") as file:  # the store will name this file, so it must outlive a power cut
-        os.fsync(file.fileno())
-
-
-def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    chunk: list[Row] = []
-    chars = 0
-    for row in rows:
-        chunk.append(row)
-        chars += sum(map(len, row.texts))
-        if len(chunk) == _CHUNK_ROWS or chars >= _CHUNK_CHARS:
-            yield chunk
-            chunk, chars = [], 0
-    if chunk:
-        yield chunk
-
-
-def _file_facts(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"sha256": digest, "bytes": path.stat().st_size}
-
-
-def read_examples(path: Path, rows: np.ndarray[Any, np.dtype[np.int64]] | None = None) -> Examples:
-    """Read a normalised file, all of it or the 0-based positions ``rows``, in their order.
-
-    Raises `IndexError` for a position the file does not have.
-    """
-    with pq.ParquetFile(path) as file:
-        table = file.read()
-    numbers = table["row"].to_numpy()
-    if rows is None:
-        rows = np.arange(len(numbers))
-    elif rows.size and not 0 <= rows.min() <= rows.max() < len(numbers):
-        raise IndexError(f"{path.name} has {len(numbers)} rows; asked for {rows.max()}")
-    columns = {
-        name: [column[position] for position in rows]
-        for name in ("text_a", "text_b", "label")
-        for column in (table[name].to_pylist(),)
-    }
-    paired = table["text_b"].null_count == 0
-    more: list[list[str]] = []
-    if MORE in table.column_names:
-        further = table[MORE].to_pylist()
-        more = [list(column) for column in zip(*(further[k] for k in rows), strict=True)]
-    return Examples(
-        text_a=columns["text_a"],
-        text_b=columns["text_b"] if paired else None,
-        labels=columns["label"],
-        rows=numbers[rows].astype(np.int64),
-        more=tuple(more),
-    )
 
 
 def fingerprint(summary: DataSummary, options: DataOptions) -> str:

@@ -9,11 +9,11 @@ import torch
 from model.batches import Positions, evaluation_batches
 from model.classifier import Classifier
 from model.config import TrainConfig
-from model.data import Examples
 from model.devices import device_errors_named, fast_matrix_products, resolve_precision
 from model.memory import PartSize, memory_errors_named, run_in_parts
 from model.metrics import Evaluation
 from model.network import build_network, load_base
+from model.normalised_file import Examples
 from model.progress import OnProgress, unheard
 from model.tasks.catalogue import task_named
 from model.tasks.labelled_split import LabelledSplit

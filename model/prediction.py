@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from model.answers import ANSWERED, answers, placeholder
-from model.data import Examples
 from model.devices import choose_device
 from model.errors import InputError
 from model.evaluation import evaluate
 from model.labels.readers import texts_reader
+from model.normalised_file import Examples
 from model.saved_model import SavedModel, read_saved
 from model.text_repair import TextRepair
 

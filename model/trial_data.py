@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 from model.architecture import check_model_allows
 from model.checkpoint import scratch_size
 from model.config import RULES, SCRATCH_PREFIX, TrainConfig
-from model.data import Examples
 from model.errors import InputError
 from model.network import BaseModel, load_base, scratch_base
+from model.normalised_file import Examples
 from model.progress import OnProgress, unheard
 from model.tasks.catalogue import task_named
 from model.tasks.labelled_split import LabelledSplit

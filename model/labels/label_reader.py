@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from model.cells import Where, as_text
 from model.config import Task
+from model.label_sets import split_label_sets
 from model.split_tally import SplitTally
 from model.splits import SplitRows
 
@@ -72,7 +73,6 @@ class LabelReader(ABC):
     def kinds(self, labels: Sequence[str]) -> list[Sequence[str]]:
         """Per canonical label of a file, the classes that every split should have of it."""
 
-    @abstractmethod
     def divide(
         self,
         labels: Sequence[str],
@@ -81,4 +81,12 @@ class LabelReader(ABC):
         test_fraction: float,
         seed: int,
     ) -> SplitRows:
-        """Hold rows out of a train file with these canonical labels, each split like the whole."""
+        """Hold rows out of a train file with these canonical labels, each split like the whole.
+
+        Here every one of their `kinds` has about its own share."""
+        return split_label_sets(
+            self.kinds(labels),
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+            seed=seed,
+        )

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 
 from model.cells import Where, as_text, at
 from model.errors import InputError
-from model.label_sets import split_label_sets
 from model.labels.label_reader import LabelReader
 from model.measures import NOT, NOTHING
 from model.split_tally import SplitTally
-from model.splits import SplitRows
 
 JOINT = "|"
 
@@ -47,19 +45,3 @@ class MultiLabelReader(LabelReader):
 
     def kinds(self, labels: Sequence[str]) -> list[Sequence[str]]:
         return [self.classes_in(label) for label in labels]
-
-    def divide(
-        self,
-        labels: Sequence[str],
-        *,
-        validation_fraction: float,
-        test_fraction: float,
-        seed: int,
-    ) -> SplitRows:
-        """Every label in about its own share."""
-        return split_label_sets(
-            self.kinds(labels),
-            validation_fraction=validation_fraction,
-            test_fraction=test_fraction,
-            seed=seed,
-        )

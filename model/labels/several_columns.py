@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from model.cells import Where
 from model.errors import InputError
 from model.heads import join_labels, split_labels
-from model.label_sets import split_label_sets
 from model.labels.label_reader import LabelReader
 from model.measures import labels_of
 from model.split_tally import SplitTally
-from model.splits import SplitRows
 
 
 class ColumnsReader(LabelReader):
@@ -94,22 +92,6 @@ class ColumnsReader(LabelReader):
             for row, names in zip(labelled, held, strict=True):
                 kinds[row] += [head, *(f"{head}.{name}" for name in names)]
         return list(kinds)
-
-    def divide(
-        self,
-        labels: Sequence[str],
-        *,
-        validation_fraction: float,
-        test_fraction: float,
-        seed: int,
-    ) -> SplitRows:
-        """Every label of every head in about its own share."""
-        return split_label_sets(
-            self.kinds(labels),
-            validation_fraction=validation_fraction,
-            test_fraction=test_fraction,
-            seed=seed,
-        )
 
     def lacking_head(self, labels: Sequence[str]) -> str | None:
         counts = Counter(head for label in labels for head in self.heads_in(label))

@@ -5,11 +5,9 @@ from collections.abc import Callable, Sequence
 
 from model.cells import Where, as_text, at
 from model.errors import InputError
-from model.label_sets import split_label_sets
 from model.labels.label_reader import LabelReader
 from model.measures import NOTHING, entity_types
 from model.split_tally import SplitTally
-from model.splits import SplitRows
 
 OUTSIDE = "O"
 _TAG = re.compile(r"O|[BI]-\S+")
@@ -75,22 +73,6 @@ class TagReader(LabelReader):
 
     def kinds(self, labels: Sequence[str]) -> list[Sequence[str]]:
         return [entity_types(self.classes_in(label)) for label in labels]
-
-    def divide(
-        self,
-        labels: Sequence[str],
-        *,
-        validation_fraction: float,
-        test_fraction: float,
-        seed: int,
-    ) -> SplitRows:
-        """By the types that stand in a row."""
-        return split_label_sets(
-            self.kinds(labels),
-            validation_fraction=validation_fraction,
-            test_fraction=test_fraction,
-            seed=seed,
-        )
 
 
 def _parts(cell: object, where: Where) -> list[str]:

@@ -16,10 +16,10 @@ from transformers import PretrainedConfig
 
 from model.batches import Positions
 from model.config import Task, TrainConfig
-from model.data import Examples
 from model.errors import InputError
 from model.metrics import Evaluation
 from model.network import Head, Weights, outputs_of
+from model.normalised_file import Examples
 from model.tasks.labelled_split import LabelledSplit
 from model.tokens import OnTexts, Sequences, TokenTable, tokenize
 from model.windows import Windows

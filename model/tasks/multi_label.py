@@ -14,12 +14,12 @@ from transformers import PretrainedConfig
 from model.batches import Positions
 from model.config import TrainConfig
 from model.cross_entropy import class_weights
-from model.data import Examples
 from model.errors import InputError
 from model.labels.multi_label import JOINT, MultiLabelReader
 from model.measures import NOTHING, PER_CLASS, yes_or_no
 from model.metrics import ClassMetrics, Evaluation, Matrix
 from model.network import Head
+from model.normalised_file import Examples
 from model.tasks.labelled_split import LabelledSplit
 from model.tasks.learning_task import FACTS, LearningTask, Loss, label_ids
 from model.tasks.thresholds import best_thresholds

@@ -18,12 +18,12 @@ from transformers import PretrainedConfig
 
 from model.batches import Positions
 from model.config import MULTI_TASK, Task, TrainConfig
-from model.data import Examples
 from model.errors import InputError
 from model.heads import split_labels
 from model.measures import DEFAULT_METRIC, labels_of
 from model.metrics import Evaluation, under_head
 from model.network import Head, Weights, last_layer
+from model.normalised_file import Examples
 from model.tasks.labelled_split import LabelledSplit
 from model.tasks.learning_task import FACTS, HeadPart, LearningTask, Loss, wrong_labels
 from model.tasks.multi_label import MultiLabelTask

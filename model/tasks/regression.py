@@ -15,10 +15,10 @@ from transformers import PretrainedConfig
 
 from model.batches import Positions
 from model.config import RegressionLoss, TrainConfig
-from model.data import Examples
 from model.labels.bins import bins_of
 from model.metrics import Evaluation, Matrix
 from model.network import Head, Weights, last_layer
+from model.normalised_file import Examples
 from model.tasks.labelled_split import LabelledSplit
 from model.tasks.learning_task import FACTS, LearningTask, Loss, wrong_labels
 from model.tokens import Sequences

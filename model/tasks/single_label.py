@@ -18,9 +18,9 @@ from torch.nn import functional
 from model.batches import Positions
 from model.config import TrainConfig
 from model.cross_entropy import class_weights, summed_cross_entropy
-from model.data import Examples
 from model.metrics import ClassMetrics, Evaluation, Matrix
 from model.network import Head
+from model.normalised_file import Examples
 from model.sampling import class_counts, epoch_rows
 from model.tasks.labelled_split import LabelledSplit
 from model.tasks.learning_task import LearningTask, Loss, label_ids

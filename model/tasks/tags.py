@@ -14,11 +14,11 @@ from torch.nn import functional
 from model.batches import Positions
 from model.config import TrainConfig
 from model.cross_entropy import class_weights, summed_cross_entropy
-from model.data import Examples
 from model.errors import InputError
 from model.measures import NOTHING, entity_types
 from model.metrics import ClassMetrics, Evaluation, Matrix
 from model.network import Head
+from model.normalised_file import Examples
 from model.tasks.entities import entities
 from model.tasks.labelled_split import LabelledSplit
 from model.tasks.learning_task import LearningTask, Loss, label_ids

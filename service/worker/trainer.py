@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from model.config import TrainConfig
-from model.data import Examples, read_examples
 from model.errors import InputError, TrainingError
+from model.normalised_file import Examples, read_examples
 from model.progress import OnProgress, unheard
 from model.splits import read_rows
 from service.worker.pipe import Evaluate, Finished, SplitFile, Train

@@ -10,9 +10,9 @@ import torch
 
 from model.batches import Positions
 from model.config import TrainConfig
-from model.data import Examples
 from model.evaluation import evaluate
 from model.memory import PartSize
+from model.normalised_file import Examples
 from model.training import CheckpointPlan, TrainData, TrainResult, train
 
 pytestmark = pytest.mark.skipif(

@@ -18,8 +18,8 @@ from transformers import (
 
 from model.batches import Positions, training_batches
 from model.config import TrainConfig
-from model.data import Examples
 from model.gradients import BatchGradients
+from model.normalised_file import Examples
 from model.training import TrainData, train
 from model.vocabulary import save_tokenizer, train_wordpiece
 

@@ -13,8 +13,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from model.data import read_examples
 from model.errors import InputError, TrainingError
+from model.normalised_file import read_examples
 from model.progress import OnProgress
 from service.worker.checkpoints import finished_epochs
 from service.worker.pipe import OTHER_CHECKPOINT, Evaluate, Finished, Train

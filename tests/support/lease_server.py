@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from model.data import SCHEMA
+from model.normalised_file import SCHEMA
 
 WAIT_S = 60
 LABELS = ["a", "b"]

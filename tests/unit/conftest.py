@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.data import Examples
+from model.normalised_file import Examples
 from model.vocabulary import save_tokenizer, train_wordpiece
 
 WORDS = ("the", "a", "my", "please", "card", "app", "today", "again", "still", "new")

@@ -12,7 +12,7 @@ from tokenizers.models import BPE, WordPiece
 
 from model.augmentation import Augmentation, split_words, word_beginnings
 from model.config import TrainConfig
-from model.data import Examples
+from model.normalised_file import Examples
 from model.tokens import Frame, Ragged, TokenTable
 from model.training import TrainData, train
 

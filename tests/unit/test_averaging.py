@@ -9,7 +9,7 @@ from torch import nn
 
 from model.averaging import WeightAverage, decay_at
 from model.config import TrainConfig
-from model.data import Examples
+from model.normalised_file import Examples
 from model.training import TrainData, train
 
 CPU = torch.device("cpu")

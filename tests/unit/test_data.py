@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from model import data, rows, sources
+from model import normalised_file, rows, sources
 from model.config import DataOptions, Split
-from model.data import fingerprint, normalise, read_examples
+from model.data import fingerprint, normalise
 from model.dataset_summary import DataSummary
 from model.errors import InputError
+from model.normalised_file import read_examples
 
 FOUR_ROWS = "text,label\nthe app hangs,bug\nplease add dark mode,wish\nit crashed,bug\nhi,wish\n"
 
@@ -104,8 +105,8 @@ def test_equal_rows_give_equal_bytes_whatever_format_they_came_in(tmp_path: Path
 def test_content_decides_where_row_groups_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "_CHUNK_ROWS", 3)
-    monkeypatch.setattr(data, "_CHUNK_CHARS", 1000)
+    monkeypatch.setattr(normalised_file, "_CHUNK_ROWS", 3)
+    monkeypatch.setattr(normalised_file, "_CHUNK_CHARS", 1000)
     long = "x" * 1000
     lines = "".join(f"{text},{k % 2}\n" for k, text in enumerate(["a", "b", "c", long, "e", "f"]))
     summarise(tmp_path, "text,label\n" + lines)

@@ -10,10 +10,10 @@ import torch
 from transformers import PreTrainedModel
 
 from model.config import TrainConfig
-from model.data import Examples
 from model.depth import freeze, rate_shares
 from model.errors import InputError
 from model.network import Head, build_network, load_base
+from model.normalised_file import Examples
 from model.optimization import build_optimizer, set_rate
 from model.training import TrainData, TrainResult, train
 

@@ -12,9 +12,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from model import export
 from model.config import TrainConfig
-from model.data import Examples
 from model.errors import InputError
 from model.evaluation import evaluate
+from model.normalised_file import Examples
 from model.prediction import predict
 from model.training import TrainData, TrainResult, train
 

@@ -8,12 +8,13 @@ import pytest
 from pydantic import TypeAdapter
 
 from model.config import DataOptions, LabelColumn
-from model.data import fingerprint, normalise, read_examples
+from model.data import fingerprint, normalise
 from model.data_warnings import data_warnings
 from model.dataset_summary import DataSummary
 from model.division import divide_train
 from model.errors import InputError
 from model.heads import parse_label_columns, split_labels
+from model.normalised_file import read_examples
 from model.splits import split_positions
 
 COLUMNS: dict[str, Any] = {

@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.config import TASKS, DataOptions
-from model.data import fingerprint, normalise, read_examples
+from model.data import fingerprint, normalise
 from model.dataset_summary import DataSummary
 from model.errors import InputError
 from model.label_sets import split_label_sets
 from model.labels.readers import READERS, choose_reader, reader_of
+from model.normalised_file import read_examples
 
 TOPICS = "text,labels\nno cash,atm|cash\nhello,\nlost card,card\nagain,cash| atm |\nbye,card\n"
 

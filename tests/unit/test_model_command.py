@@ -13,8 +13,8 @@ import pytest
 
 from model.command import _progress_printer, main
 from model.config import RULES
-from model.data import Examples
 from model.interruption import stop_on_signals
+from model.normalised_file import Examples
 from model.report import epoch_line, evaluation_report, table
 from model.tasks.single_label import ClassPredictions, SingleLabelTask
 

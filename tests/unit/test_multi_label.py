@@ -11,9 +11,9 @@ from torch.nn import functional
 from transformers import pipeline
 
 from model.config import TrainConfig
-from model.data import Examples
 from model.evaluation import evaluate
 from model.metrics import Evaluation
+from model.normalised_file import Examples
 from model.tasks.learning_task import FACTS
 from model.tasks.multi_label import LabelPredictions, MultiLabelTask, YesOrNo
 from model.tasks.thresholds import best_thresholds

@@ -12,12 +12,12 @@ from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
 
 from model.classifier import Classifier
 from model.config import TrainConfig
-from model.data import Examples
 from model.errors import InputError
 from model.evaluation import evaluate
 from model.gradients import BatchGradients
 from model.heads import join_labels
 from model.network import build_network
+from model.normalised_file import Examples
 from model.prediction import predict
 from model.tasks.learning_task import FACTS
 from model.tasks.multi_label import LabelPredictions, MultiLabelTask

@@ -14,10 +14,10 @@ from transformers import AutoModelForSequenceClassification, pipeline
 from model.checkpoint import read_checkpoint
 from model.classifier import Classifier
 from model.config import TrainConfig
-from model.data import Examples
 from model.errors import InputError
 from model.evaluation import evaluate
 from model.network import Head, build_network, load_base
+from model.normalised_file import Examples
 from model.pooling import pool_padded
 from model.prediction import predict
 from model.tokens import Sequences

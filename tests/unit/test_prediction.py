@@ -13,8 +13,8 @@ import torch
 
 from model.answers import ClassAnswer, LabelsAnswer, NumberAnswer, TagsAnswer
 from model.config import TrainConfig
-from model.data import Examples
 from model.errors import InputError
+from model.normalised_file import Examples
 from model.prediction import predict
 from model.prediction_command import main
 from model.training import TrainData, TrainResult, train

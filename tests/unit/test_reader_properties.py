@@ -22,10 +22,11 @@ from model.config import (
     Split,
     UnseenPolicy,
 )
-from model.data import fingerprint, normalise, read_examples
+from model.data import fingerprint, normalise
 from model.data_warnings import data_warnings, rows_read
 from model.division import divide_train, wanted_fractions
 from model.errors import InputError
+from model.normalised_file import read_examples
 from model.splits import SplitRows, split_positions
 
 COLUMNS = ("text", "label", "who", "when", "meta")

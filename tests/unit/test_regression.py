@@ -10,12 +10,13 @@ import torch
 from transformers import pipeline
 
 from model.config import DataOptions, TrainConfig
-from model.data import Examples, normalise, read_examples
+from model.data import normalise
 from model.errors import InputError
 from model.evaluation import evaluate
 from model.labels.bins import bins_of, quantile_bins
 from model.labels.number import NumberReader
 from model.metrics import Evaluation
+from model.normalised_file import Examples, read_examples
 from model.tasks.regression import Distance, NumberPredictions, RegressionTask
 from model.training import CheckpointPlan, TrainData, TrainResult, train
 

@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 
 from model.config import DataOptions, Task
-from model.data import fingerprint, normalise, read_examples
+from model.data import fingerprint, normalise
 from model.data_warnings import data_warnings
 from model.dataset_summary import DataSummary
 from model.errors import InputError
+from model.normalised_file import read_examples
 
 TRAIN = "text,label\nhangs,bug\nhangs,bug\nhangs,wish\ndark,wish\nfails,bug\nlight,wish\nslow,bug\n"
 TEST = "text,label\nfails,bug\nnew,wish\nnew,wish\n"

@@ -20,7 +20,7 @@ import torch
 from model.batches import Positions
 from model.classifier import Classifier
 from model.config import TrainConfig
-from model.data import Examples
+from model.normalised_file import Examples
 from model.tokens import Sequences
 from model.training import (
     CheckpointPlan,

@@ -10,10 +10,10 @@ import torch
 from model.batches import Positions
 from model.classifier import Classifier
 from model.config import TrainConfig, default_settings
-from model.data import Examples
 from model.early_stopping import out_of_patience
 from model.evaluation import evaluate_split
 from model.metrics import Evaluation
+from model.normalised_file import Examples
 from model.tokens import Sequences
 from model.training import EpochReport, TrainData, TrainResult, train
 

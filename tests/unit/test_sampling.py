@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.config import TrainConfig
-from model.data import Examples
+from model.normalised_file import Examples
 from model.sampling import class_counts, epoch_rows
 from model.training import TrainData, TrainResult, train
 

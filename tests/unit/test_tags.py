@@ -13,9 +13,10 @@ from torch.nn import functional
 from transformers import pipeline
 
 from model.config import DataOptions, TrainConfig
-from model.data import Examples, normalise, read_examples
+from model.data import normalise
 from model.errors import InputError
 from model.evaluation import evaluate
+from model.normalised_file import Examples, read_examples
 from model.tasks.entities import entities
 from model.tasks.tags import TagLoss, TagPredictions, TagTask
 from model.tokens import tokenize_words

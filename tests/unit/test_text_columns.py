@@ -16,11 +16,12 @@ from transformers import pipeline
 
 from model.classifier import Classifier
 from model.config import DataOptions, TrainConfig
-from model.data import Examples, fingerprint, normalise, read_examples
+from model.data import fingerprint, normalise
 from model.errors import InputError
 from model.evaluation import evaluate
 from model.labels.readers import texts_reader
 from model.network import Head, build_network, load_base
+from model.normalised_file import Examples, read_examples
 from model.prediction import predict
 from model.texts_file import read_texts_file
 from model.tokens import Frame, Lengths, Ragged, Sequences, TokenTable, tokenize

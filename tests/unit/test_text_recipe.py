@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from model.config import DataOptions
-from model.data import normalise, read_examples
+from model.data import normalise
 from model.errors import InputError
+from model.normalised_file import read_examples
 
 TICKETS = (
     '{"body": "it hangs", "priority": "high", "meta": {"sender": "ann"}, "label": "bug"}\n'

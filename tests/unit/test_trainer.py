@@ -12,8 +12,8 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from model.config import Scalar
-from model.data import SCHEMA
 from model.errors import InputError
+from model.normalised_file import SCHEMA
 from model.splits import SplitRows, write_rows
 from service.worker import trainer
 from service.worker.checkpoints import finished_epochs

@@ -17,7 +17,6 @@ from model.batches import Positions
 from model.classifier import Classifier
 from model.config import TrainConfig
 from model.cross_entropy import class_weights, summed_cross_entropy
-from model.data import Examples
 from model.devices import resolve_precision
 from model.disk import is_disk_full
 from model.errors import InputError, TrainingError
@@ -26,6 +25,7 @@ from model.gradients import BatchGradients
 from model.memory import PartSize, run_in_parts
 from model.metrics import Evaluation
 from model.network import Head, build_network
+from model.normalised_file import Examples
 from model.tokens import Sequences
 from model.training import Decision, EpochReport, TrainData, TrainingCache, TrainResult, train
 from model.trial_data import prepare

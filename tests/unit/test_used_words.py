@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from model.config import TrainConfig
-from model.data import Examples
 from model.network import Head, build_network, load_base
+from model.normalised_file import Examples
 from model.training import TrainData, TrainResult, train
 from model.used_words import UsedWords
 

@@ -11,9 +11,9 @@ import torch
 
 from model.classifier import Classifier
 from model.config import TrainConfig
-from model.data import Examples
 from model.evaluation import evaluate
 from model.network import Head, build_network, load_base
+from model.normalised_file import Examples
 from model.tokens import Frame, Lengths, Ragged, Sequences, TokenTable
 from model.training import TrainData, TrainResult, train
 from model.windows import Windows, lost_pieces, read_texts

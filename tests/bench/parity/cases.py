@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model.config import DataOptions, Split, Task, TrainConfig, Truncation
-from model.data import Examples, normalise, read_examples
+from model.data import normalise
+from model.normalised_file import Examples, read_examples
 
 Side = Literal["bertune", "trainer"]
 SIDES: tuple[Side, ...] = ("bertune", "trainer")

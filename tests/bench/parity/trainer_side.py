@@ -26,9 +26,9 @@ from transformers import (
 from transformers.utils import logging
 
 from model.config import TrainConfig
-from model.data import Examples
 from model.devices import resolve_precision
 from model.labels.multi_label import MultiLabelReader
+from model.normalised_file import Examples
 from model.tasks.multi_label import LabelPredictions
 from model.tasks.single_label import ClassPredictions
 from model.tasks.tags import TagPredictions
