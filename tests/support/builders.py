@@ -35,6 +35,7 @@ def make_dataset(database: Database, *, test_rows: bool = False) -> str:
                 options={"test_fraction": 0.0},
                 summary={
                     "labels": LABELS,
+                    "columns": {"text_a": "text", "text_b": None, "label": "label"},
                     "files": {split: {"sha256": "a" * 64, "bytes": 10} for split in splits},
                     "rows": dict.fromkeys(splits, 30),
                 },
