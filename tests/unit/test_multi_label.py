@@ -1,12 +1,14 @@
 """Several classes per row: every figure by hand, and a saved model that says the same."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from stopped_run import whole_and_resumed
 from torch.nn import functional
 from transformers import pipeline
 
@@ -17,7 +19,7 @@ from model.normalised_file import Examples
 from model.tasks.learning_task import FACTS
 from model.tasks.multi_label import LabelPredictions, MultiLabelTask, YesOrNo
 from model.tasks.thresholds import best_thresholds
-from model.training import CheckpointPlan, TrainData, TrainResult, train
+from model.training import TrainData, TrainResult, train
 
 CPU = torch.device("cpu")
 LABELS = ("card", "cash", "loan")
@@ -179,19 +181,5 @@ def test_the_pipeline_of_transformers_gives_the_recorded_predictions(
 def test_a_run_stopped_within_an_epoch_ends_as_if_it_had_not_been(
     data: TrainData, tmp_path: Path
 ) -> None:
-    whole = run(data)
-    asked = iter(range(100))
-    path = tmp_path / "state"
-    run(
-        data,
-        checkpoint=CheckpointPlan(path),
-        should_stop=lambda: "no" if next(asked) < 8 else "after_saving",
-    )
-    resumed = run(data, checkpoint=CheckpointPlan(path, resume=path))
-    assert resumed.resumed_from_epoch == 1
-    assert resumed.metrics == whole.metrics
-    assert resumed.trained is not None
-    assert whole.trained is not None
-    for name, tensor in whole.trained.weights.items():
-        assert resumed.trained.weights[name].equal(tensor), name
+    whole, resumed = whole_and_resumed(partial(run, data), tmp_path / "state")
     assert np.array_equal(resumed.predictions.probabilities, whole.predictions.probabilities)

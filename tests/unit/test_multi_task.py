@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from stopped_run import whole_and_resumed
 from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
 
 from model.classifier import Classifier
@@ -24,7 +26,7 @@ from model.tasks.multi_label import LabelPredictions, MultiLabelTask
 from model.tasks.multi_task import HeadPredictions, HeadsLoss, MultiTask
 from model.tasks.regression import NumberPredictions, RegressionTask
 from model.tasks.single_label import ClassPredictions, CrossEntropy, SingleLabelTask
-from model.training import CheckpointPlan, TrainData, TrainResult, train
+from model.training import TrainData, TrainResult, train
 from model.training_cache import TrainingCache
 from model.trial_data import prepare
 
@@ -308,21 +310,7 @@ def test_a_run_stopped_within_an_epoch_ends_as_if_it_had_not_been(
     data: TrainData, tmp_path: Path
 ) -> None:
     torch.set_num_threads(1)
-    whole = run(data)
-    asked = iter(range(100))
-    path = tmp_path / "state"
-    run(
-        data,
-        checkpoint=CheckpointPlan(path),
-        should_stop=lambda: "no" if next(asked) < 8 else "after_saving",
-    )
-    resumed = run(data, checkpoint=CheckpointPlan(path, resume=path))
-    assert resumed.resumed_from_epoch == 1
-    assert resumed.metrics == whole.metrics
-    assert resumed.trained is not None
-    assert whole.trained is not None
-    for name, tensor in whole.trained.weights.items():
-        assert resumed.trained.weights[name].equal(tensor), name
+    whole, resumed = whole_and_resumed(partial(run, data), tmp_path / "state")
     for head, one in whole.predictions.heads.items():
         assert resumed.predictions.heads[head].metrics == one.metrics
 

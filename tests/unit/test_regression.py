@@ -1,12 +1,14 @@
 """A number per row: every figure by hand, its own units inside and outside, and its bins."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from stopped_run import whole_and_resumed
 from transformers import pipeline
 
 from model.config import DataOptions, TrainConfig
@@ -18,7 +20,7 @@ from model.labels.number import NumberReader
 from model.metrics import Evaluation
 from model.normalised_file import Examples, read_examples
 from model.tasks.regression import Distance, NumberPredictions, RegressionTask
-from model.training import CheckpointPlan, TrainData, TrainResult, train
+from model.training import TrainData, TrainResult, train
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
@@ -166,15 +168,5 @@ def test_a_saved_model_predicts_as_it_did_in_training_and_in_the_labels_units(
 def test_a_run_stopped_within_an_epoch_ends_as_if_it_had_not_been(
     data: TrainData, tmp_path: Path
 ) -> None:
-    whole = run(data)
-    asked = iter(range(100))
-    path = tmp_path / "state"
-    run(
-        data,
-        checkpoint=CheckpointPlan(path),
-        should_stop=lambda: "no" if next(asked) < 8 else "after_saving",
-    )
-    resumed = run(data, checkpoint=CheckpointPlan(path, resume=path))
-    assert resumed.resumed_from_epoch == 1
-    assert resumed.metrics == whole.metrics
+    whole, resumed = whole_and_resumed(partial(run, data), tmp_path / "state")
     assert resumed.predictions.predicted.tolist() == whole.predictions.predicted.tolist()

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from stopped_run import whole_and_resumed
 from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import pipeline
@@ -20,7 +22,7 @@ from model.normalised_file import Examples, read_examples
 from model.tasks.entities import entities
 from model.tasks.tags import TagLoss, TagPredictions, TagTask
 from model.tokens import tokenize_words
-from model.training import CheckpointPlan, TrainData, TrainResult, train
+from model.training import TrainData, TrainResult, train
 from model.vocabulary import bert_tokenizer, train_wordpiece
 
 CPU = torch.device("cpu")
@@ -233,19 +235,5 @@ def test_it_learns_and_the_saved_model_and_its_pipeline_give_the_recorded_predic
 def test_a_run_stopped_within_an_epoch_ends_as_if_it_had_not_been(
     data: TrainData, tmp_path: Path
 ) -> None:
-    whole = run(data)
-    asked = iter(range(100))
-    path = tmp_path / "state"
-    run(
-        data,
-        checkpoint=CheckpointPlan(path),
-        should_stop=lambda: "no" if next(asked) < 8 else "after_saving",
-    )
-    resumed = run(data, checkpoint=CheckpointPlan(path, resume=path))
-    assert resumed.resumed_from_epoch == 1
-    assert resumed.metrics == whole.metrics
+    whole, resumed = whole_and_resumed(partial(run, data), tmp_path / "state")
     assert resumed.predictions.predicted.tolist() == whole.predictions.predicted.tolist()
-    assert resumed.trained is not None
-    assert whole.trained is not None
-    for name, tensor in whole.trained.weights.items():
-        assert resumed.trained.weights[name].equal(tensor), name
