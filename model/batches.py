@@ -5,7 +5,6 @@ that costs no randomness, and each batch is padded only to its own longest row.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,6 @@ Positions = npt.NDArray[np.int64]
 
 GROUPED_BATCHES = 16
 """Batches whose rows are drawn together and sorted by length among themselves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Tensors of shape [rows, width], int64, on the training device."""
-
-    input_ids: torch.Tensor
-    token_type_ids: torch.Tensor
-    attention_mask: torch.Tensor
 
 
 def training_batches(
@@ -77,27 +67,36 @@ def collate(
     pad_id: int,
     max_width: int,
     device: torch.device,
-) -> Batch:
-    """Gather rows of the flat arrays into one padded batch on ``device``.
+) -> torch.Tensor:
+    """Gather rows of the flat arrays into one padded batch in host memory, pinned for CUDA:
+    [3, rows, width] int64, which are ids, token types and the attention mask.
 
-    On CUDA the width is rounded up to a multiple of 8, the granularity at which tensor cores run
-    at full speed, but not beyond ``max_width``, the network's positions; the copy overlaps with
-    work already queued.
+    On CUDA the width is rounded up (`padded_width`), but not beyond ``max_width``, the network's
+    positions.
     """
     lengths = sequences.lengths[positions]
     width = int(lengths.max())
     if device.type == "cuda":
-        width = max(width, min(width + -width % 8, max_width))
+        width = max(width, min(padded_width(width), max_width))
     columns = np.arange(width, dtype=np.int64)
     real = columns[None, :] < lengths[:, None]
     # Padding cells may point past the end of the flat array; clip, then overwrite them.
     source = np.minimum(sequences.offsets[positions][:, None] + columns, len(sequences.ids) - 1)
-    arrays = (
-        np.where(real, sequences.ids[source], pad_id).astype(np.int64),
-        np.where(real, sequences.type_ids[source], 0).astype(np.int64),
-        real.astype(np.int64),
-    )
-    return Batch(*(to_device(array, device) for array in arrays))
+    batch = np.empty((3, *real.shape), dtype=np.int64)
+    batch[0] = np.where(real, sequences.ids[source], pad_id)
+    batch[1] = np.where(real, sequences.type_ids[source], 0)
+    batch[2] = real
+    padded = torch.from_numpy(batch)
+    return padded.pin_memory() if device.type == "cuda" else padded
+
+
+def padded_width(longest: int) -> int:
+    """Multiples of 8, at which tensor cores run at full speed; beyond 64 fewer of them, an eighth
+    to a quarter of the width apart, so that shapes come again."""
+    step = 8
+    while longest > 8 * step:
+        step *= 2
+    return longest + -longest % step
 
 
 def to_device(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:

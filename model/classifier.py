@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from model.batches import Positions, collate
 from model.devices import UsedPrecision, autocast
 from model.packed import PackedBert, can_pack
+from model.recorded_steps import RecordedPasses, can_record
 from model.tokens import Sequences
 from model.windows import Windows
 
@@ -21,7 +22,11 @@ class Classifier:
         max_positions: int,
         device: torch.device,
         precision: UsedPrecision,
+        *,
+        step_rows: int = 0,
     ) -> None:
+        """``step_rows`` is how many rows most passes of a training have; 0 where it does not
+        train."""
         self.network = network
         self.device = device
         self._max_positions = max_positions
@@ -30,6 +35,9 @@ class Classifier:
         self._pad_id = int(getattr(network.config, "pad_token_id", None) or 0)
         self._reads_type_ids = _reads_type_ids(network)
         self._packed = PackedBert(network, device, precision) if can_pack(network, device) else None
+        self._recorded: RecordedPasses | None = None
+        if step_rows and can_record(network, device):
+            self._recorded = RecordedPasses(self._forward, rows=step_rows, device=device)
 
     def logits(self, sequences: Sequences | Windows, positions: Positions) -> torch.Tensor:
         """[texts, labels], fp32 whatever the autocast, for the texts at ``positions``."""
@@ -52,9 +60,16 @@ class Classifier:
             max_width=self._max_positions,
             device=self.device,
         )
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if self._recorded is not None and torch.is_grad_enabled():
+            return self._recorded.logits(batch)
+        return self._forward(batch.to(self.device, non_blocking=True))
+
+    def _forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """[rows, outputs], fp32, for a padded batch on the device."""
+        input_ids, token_type_ids, attention_mask = batch
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self._reads_type_ids:
-            inputs["token_type_ids"] = batch.token_type_ids
+            inputs["token_type_ids"] = token_type_ids
         with autocast(self.device, self._precision):
             logits: torch.Tensor = self.network(**inputs).logits
         return logits.float()

@@ -1,5 +1,6 @@
 """The loss of a batch and its gradients."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,10 +22,18 @@ class BatchGradients:
     """
 
     def __init__(
-        self, classifier: Classifier, split: LabelledSplit, loss: Loss, *, part_rows: int
+        self,
+        classifier: Classifier,
+        split: LabelledSplit,
+        loss: Loss,
+        *,
+        part_rows: int,
+        clear: Callable[[], None],
     ) -> None:
-        """``part_rows`` is how many rows go through the network at once where memory allows."""
+        """``part_rows`` is how many rows go through the network at once where memory allows;
+        ``clear`` forgets the network's gradients."""
         self._classifier = classifier
+        self._clear = clear
         self._loss = loss
         self.part_size = PartSize(part_rows)
         self.read(split.sequences)
@@ -42,7 +51,7 @@ class BatchGradients:
             positions,
             self._lengths,
             self.part_size,
-            undo=self._classifier.network.zero_grad,
+            undo=self._clear,
         )
         return torch.stack(shares).sum()
 

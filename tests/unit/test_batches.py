@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.batches import collate, evaluation_batches, training_batches
+from model.batches import collate, evaluation_batches, padded_width, training_batches
 from model.tokens import Sequences
 
 CPU = torch.device("cpu")
@@ -53,16 +53,25 @@ def test_grouping_by_length_saves_most_of_the_padding_but_keeps_batches_mixed() 
 def test_a_batch_is_padded_to_its_own_longest_row() -> None:
     table = sequences([2, 7, 3], [2, 3], [2, 8, 8, 8, 3], [2, 9, 3])
     batch = collate(table, np.array([3, 1]), pad_id=1, max_width=10, device=CPU)
-    assert batch.input_ids.tolist() == [[2, 9, 3], [2, 3, 1]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
-    assert batch.token_type_ids.tolist() == [[0, 1, 1], [0, 1, 0]]
-    assert batch.input_ids.dtype == torch.int64
+    ids, types, mask = batch.tolist()
+    assert ids == [[2, 9, 3], [2, 3, 1]]
+    assert types == [[0, 1, 1], [0, 1, 0]]
+    assert mask == [[1, 1, 1], [1, 1, 0]]
+    assert batch.dtype == torch.int64
 
 
 def test_padding_past_the_last_row_of_the_table_reads_nothing_beyond_it() -> None:
     table = sequences([2, 5, 5, 3], [2, 3])
     batch = collate(table, np.array([0, 1]), pad_id=0, max_width=10, device=CPU)
-    assert batch.input_ids.tolist() == [[2, 5, 5, 3], [2, 3, 0, 0]]
+    assert batch[0].tolist() == [[2, 5, 5, 3], [2, 3, 0, 0]]
+
+
+def test_widths_of_a_card_are_few_and_waste_little() -> None:
+    widths = [padded_width(longest) for longest in range(1, 513)]
+    assert all(width >= longest for longest, width in enumerate(widths, start=1))
+    assert sorted(set(widths)) == (
+        [*range(8, 65, 8), *range(80, 129, 16), *range(160, 257, 32), *range(320, 513, 64)]
+    )
 
 
 def test_evaluation_takes_the_longest_rows_first_within_its_budget_of_tokens() -> None:

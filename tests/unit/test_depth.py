@@ -76,7 +76,7 @@ def test_every_layer_learns_at_a_share_of_the_rate_of_the_one_above(
 ) -> None:
     network = network_in(model_folder(model_type))
     config = replace(CONFIG, layer_decay=0.5)
-    optimizer = build_optimizer(network, config)
+    optimizer = build_optimizer(network, config, CPU)
     set_rate(optimizer, 0.008)
     names = {weight: name for name, weight in network.named_parameters()}
     rates = {

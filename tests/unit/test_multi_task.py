@@ -150,7 +150,9 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(data: TrainData) -> No
         network = build_network(material.base, material.task.head, device=CPU, dropout=0.0)
         classifier = Classifier(network, material.base.max_positions, CPU, "fp32")
         loss = material.task.loss(material.train, config, CPU)
-        batch = BatchGradients(classifier, material.train, loss, part_rows=part_rows)
+        batch = BatchGradients(
+            classifier, material.train, loss, part_rows=part_rows, clear=network.zero_grad
+        )
         value = batch.add(np.arange(16))
         found = {name: x.grad for name, x in network.named_parameters() if x.grad is not None}
         gradients.append((value, found))

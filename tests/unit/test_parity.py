@@ -25,6 +25,7 @@ def run(case: Case, side: str, seed: int, score: float, policy: str = "head") ->
         best_epoch=0,
         steps=1,
         train_s=1.0,
+        device="cpu",
         threads=1,
         versions={},
         validation={},
@@ -65,7 +66,9 @@ def test_one_seed_says_nothing_of_noise() -> None:
 
 def test_sides_take_turns_and_only_bertune_cuts_otherwise() -> None:
     case = replace(MOVIES, policies=("head", "tail"))
-    order = [(plan.seed, plan.policy, plan.side) for plan in plans([case], seeds=2, model="m")]
+    order = [
+        (plan.seed, plan.policy, plan.side) for plan in plans([case], seeds=range(2), model="m")
+    ]
     assert order == [
         (0, "head", "bertune"),
         (0, "head", "trainer"),

@@ -175,9 +175,9 @@ def test_every_setting_resumes_with_the_same_bits(data: TrainData, path: Path, n
 
 CHILD = """
 import sys
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = {folders!r}
 import torch
-from conftest import make_examples
+from tiny_models import make_examples
 from test_resume import CONFIG, LABELS, CheckpointPlan, TrainData, outcome, run
 from pathlib import Path
 torch.set_num_threads(1)
@@ -192,7 +192,9 @@ print(result.resumed_from_epoch, *result.problems, outcome(result))
 
 def test_another_process_goes_on_with_the_same_bits(data: TrainData, path: Path) -> None:
     run(CONFIG, data, CheckpointPlan(path), should_stop=stop_after(9))
-    code = CHILD.format(tests=str(Path(__file__).parent), path=str(path))
+    here = Path(__file__).parent
+    folders = [str(here), str(here.parent / "support")]
+    code = CHILD.format(folders=folders, path=str(path))
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )

@@ -310,6 +310,7 @@ def test_the_gradients_of_uneven_parts_add_up_to_those_of_the_mean_loss(
         material.train,
         material.task.loss(material.train, config, CPU),
         part_rows=config.batch_size,
+        clear=network.zero_grad,
     )
     positions = np.arange(7)
     ids = material.train.targets

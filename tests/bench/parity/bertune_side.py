@@ -11,8 +11,7 @@ from parity.cases import Rows
 from parity.record import Outcome
 
 
-def run(config: TrainConfig, rows: Rows) -> Outcome:
-    device = torch.device("cpu")
+def run(config: TrainConfig, rows: Rows, device: torch.device) -> Outcome:
     data = TrainData(
         train=rows.splits["train"],
         validation=rows.splits["validation"],

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -128,13 +128,13 @@ CASES = (
 )
 
 
-def plans(cases: Sequence[Case], *, seeds: int, model: str) -> list[Plan]:
+def plans(cases: Sequence[Case], *, seeds: Iterable[int], model: str) -> list[Plan]:
     """Every training, seed by seed, and of a seed the sides in turn: a broken-off comparison has
     as many of one side as of the other, and the order favours neither."""
     return [
         Plan(case=case, policy=policy, side=side, seed=seed, model=model)
         for case in cases
-        for seed in range(seeds)
+        for seed in seeds
         for policy in case.policies
         for side in _in_turn(policy, seed)
     ]

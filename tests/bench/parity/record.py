@@ -35,6 +35,8 @@ class Run:
     best_epoch: int
     steps: int
     train_s: float
+    device: str
+    """What it ran on, by name."""
     threads: int
     versions: dict[str, str]
     validation: dict[str, float]
@@ -50,6 +52,7 @@ def finished_run(
     labels: tuple[str, ...],
     outcome: Outcome,
     *,
+    device: str,
     threads: int,
     versions: dict[str, str],
 ) -> Run:
@@ -67,6 +70,7 @@ def finished_run(
         best_epoch=outcome.best_epoch,
         steps=outcome.steps,
         train_s=outcome.train_s,
+        device=device,
         threads=threads,
         versions=versions,
         validation=_stated(validation.metrics),

@@ -52,7 +52,7 @@ class Encoded:
     predictions: Callable[[Logits], Any]
 
 
-def run(config: TrainConfig, rows: Rows) -> Outcome:
+def run(config: TrainConfig, rows: Rows, device: torch.device) -> Outcome:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(config.model)
@@ -73,7 +73,7 @@ def run(config: TrainConfig, rows: Rows) -> Outcome:
     )
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
-            args=_arguments(config, Path(scratch)),
+            args=_arguments(config, Path(scratch), device),
             model_init=lambda: _network(config, labels),
             train_dataset=splits["train"].features,
             eval_dataset=validation.features,
@@ -98,8 +98,7 @@ def run(config: TrainConfig, rows: Rows) -> Outcome:
     )
 
 
-def _arguments(config: TrainConfig, folder: Path) -> TrainingArguments:
-    device = torch.device("cpu")
+def _arguments(config: TrainConfig, folder: Path, device: torch.device) -> TrainingArguments:
     return TrainingArguments(
         str(folder),
         seed=config.seed,
@@ -123,7 +122,7 @@ def _arguments(config: TrainConfig, folder: Path) -> TrainingArguments:
         logging_strategy="no",
         disable_tqdm=True,
         report_to="none",
-        use_cpu=True,
+        use_cpu=device.type == "cpu",
     )
 
 
