@@ -1,14 +1,17 @@
 """A network on its device together with how it is fed: rows in, logits out."""
 
 import inspect
+from typing import Any
 
 import torch
+from torch.func import functional_call
 from transformers import PreTrainedModel
 
 from model.batches import Positions, collate
 from model.devices import UsedPrecision, autocast
+from model.half_weights import Weights
 from model.packed import PackedBert, can_pack
-from model.recorded_steps import RecordedPasses, can_record
+from model.recorded_steps import RecordedPasses, Recording
 from model.tokens import Sequences
 from model.windows import Windows
 
@@ -23,10 +26,9 @@ class Classifier:
         device: torch.device,
         precision: UsedPrecision,
         *,
-        step_rows: int = 0,
+        recording: Recording | None = None,
     ) -> None:
-        """``step_rows`` is how many rows most passes of a training have; 0 where it does not
-        train."""
+        """``recording`` says how the passes of a training are recorded, if they are."""
         self.network = network
         self.device = device
         self._max_positions = max_positions
@@ -36,8 +38,8 @@ class Classifier:
         self._reads_type_ids = _reads_type_ids(network)
         self._packed = PackedBert(network, device, precision) if can_pack(network, device) else None
         self._recorded: RecordedPasses | None = None
-        if step_rows and can_record(network, device):
-            self._recorded = RecordedPasses(self._forward, rows=step_rows, device=device)
+        if recording is not None:
+            self._recorded = RecordedPasses(self._forward, recording, device)
 
     def logits(self, sequences: Sequences | Windows, positions: Positions) -> torch.Tensor:
         """[texts, labels], fp32 whatever the autocast, for the texts at ``positions``."""
@@ -64,14 +66,19 @@ class Classifier:
             return self._recorded.logits(batch)
         return self._forward(batch.to(self.device, non_blocking=True))
 
-    def _forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """[rows, outputs], fp32, for a padded batch on the device."""
+    def _forward(self, batch: torch.Tensor, weights: Weights | None = None) -> torch.Tensor:
+        """[rows, outputs], fp32, for a padded batch on the device; ``weights`` stand in for the
+        network's own of these names."""
         input_ids, token_type_ids, attention_mask = batch
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self._reads_type_ids:
             inputs["token_type_ids"] = token_type_ids
         with autocast(self.device, self._precision):
-            logits: torch.Tensor = self.network(**inputs).logits
+            if weights is None:
+                output: Any = self.network(**inputs)
+            else:
+                output = functional_call(self.network, weights, kwargs=inputs)
+            logits: torch.Tensor = output.logits
         return logits.float()
 
 

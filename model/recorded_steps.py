@@ -8,14 +8,19 @@ one for each shape of batch: `model.batches.padded_width` keeps shapes few.
 Kernels and their random numbers are those of the plain step, so losses are the same.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel
+
+from model.config import TrainConfig
+from model.devices import UsedPrecision
+from model.half_weights import HalfWeights, Weights
 
 RECORDED_TYPES = frozenset(
     {
@@ -26,12 +31,12 @@ RECORDED_TYPES = frozenset(
         "distilbert",
         "electra",
         "modernbert",
-        "mpnet",
         "roberta",
         "xlm-roberta",
     }
 )
-"""Model types whose passes ask the card for nothing on their way, as a recording must not."""
+"""Model types whose passes neither ask the card for anything on their way nor send it anything, as
+a recording must not. MPNet sends its relative positions."""
 
 SHAPES = 32
 """Recordings of passes that are kept; batches of further shapes run as they come."""
@@ -41,19 +46,46 @@ def can_record(network: PreTrainedModel, device: torch.device) -> bool:
     return device.type == "cuda" and network.config.model_type in RECORDED_TYPES
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """How the steps of one training are recorded."""
+
+    rows: int
+    """Of the batches whose passes are."""
+    halves: HalfWeights | None
+    """What the passes read instead of the network's own weights; None in fp32."""
+
+
+def recording_of(
+    network: PreTrainedModel, config: TrainConfig, device: torch.device, precision: UsedPrecision
+) -> Recording | None:
+    """None where steps are not recorded."""
+    if not can_record(network, device):
+        return None
+    halves = None
+    if precision == "bf16":
+        halves = HalfWeights(network, add=config.gradient_accumulation > 1)
+    return Recording(config.batch_size, halves)
+
+
+class Forward(Protocol):
+    def __call__(self, batch: torch.Tensor, weights: Weights | None = None) -> torch.Tensor:
+        """[rows, outputs] from [3, rows, width] int64 on the device, with the ``weights`` instead
+        of the network's own of these names."""
+        ...
+
+
 class RecordedPasses:
-    """Forward and backward passes over batches of ``rows`` rows.
+    """Forward and backward passes.
 
     A shape is recorded when it comes for the second time: the first time it runs as it is, and so
     all that kernels set up when they first run, and the gradients that they write to, is there.
     """
 
-    def __init__(
-        self, forward: Callable[[torch.Tensor], torch.Tensor], *, rows: int, device: torch.device
-    ) -> None:
-        """``forward`` takes [3, rows, width] int64 on ``device`` to [rows, outputs]."""
+    def __init__(self, forward: Forward, recording: Recording, device: torch.device) -> None:
         self._forward = forward
-        self._rows = rows
+        self._rows = recording.rows
+        self._halves = recording.halves
         self._recordings: dict[torch.Size, _Passes | None] = {}
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(device)
@@ -80,7 +112,9 @@ class RecordedPasses:
         found = self._recordings[shape]
         if found is None:
             try:
-                found = _Passes(self._forward, inputs.to(self._device), self._pool, self._stream)
+                found = _Passes(
+                    self._forward, self._halves, inputs.to(self._device), self._pool, self._stream
+                )
             except torch.OutOfMemoryError:
                 self._give_up()
                 raise
@@ -101,13 +135,13 @@ class RecordedUpdate:
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         max_grad_norm: float,
-        *,
-        record: bool,
+        recording: Recording | None,
     ) -> None:
         self._network = network
         self._optimizer = optimizer
         self._max_grad_norm = max_grad_norm
-        self._record = record
+        self._record = recording is not None
+        self._halves = recording.halves if recording else None
         self._made = False
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -131,6 +165,8 @@ class RecordedUpdate:
         clip_grad_norm_(self._network.parameters(), self._max_grad_norm)
         self._optimizer.step()
         self.clear()
+        if self._halves is not None:
+            self._halves.refresh()
 
 
 class _Passes:
@@ -139,7 +175,8 @@ class _Passes:
 
     def __init__(
         self,
-        forward: Callable[[torch.Tensor], torch.Tensor],
+        forward: Forward,
+        halves: HalfWeights | None,
         inputs: torch.Tensor,
         pool: Any,
         stream: torch.cuda.Stream,
@@ -147,10 +184,12 @@ class _Passes:
         self.inputs = inputs
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with _recording(self._forward, pool, stream):
-            logits = forward(inputs)
+            logits = forward(inputs, halves.values if halves else None)
         self._gradient = torch.empty_like(logits)
         with _recording(self._backward, pool, stream):
             logits.backward(self._gradient)
+            if halves is not None:
+                halves.hand_over_gradients()
         self._logits = logits.detach()
 
     def forward(self) -> torch.Tensor:

@@ -35,7 +35,7 @@ from model.optimization import (
 )
 from model.progress import OnProgress, unheard
 from model.randomness import random_state, restore_random_state
-from model.recorded_steps import RecordedUpdate, can_record
+from model.recorded_steps import RecordedUpdate, recording_of
 from model.run_state import BestEpoch, RunState, Tensors
 from model.tokens import Ids
 from model.train_result import EpochReport
@@ -91,19 +91,17 @@ class TrainingRun:
         if config.max_steps is not None:
             self._total_steps = min(self._total_steps, config.max_steps)
         self._warmup = warmup_steps(self._total_steps, config.warmup_ratio)
+        self._recording = recording_of(self.network, config, device, precision)
         self._classifier = Classifier(
             self.network,
             material.base.max_positions,
             device,
             precision,
-            step_rows=config.batch_size,
+            recording=self._recording,
         )
         self._optimizer = build_optimizer(self.network, config, device)
         self._update = RecordedUpdate(
-            self.network,
-            self._optimizer,
-            config.max_grad_norm,
-            record=can_record(self.network, device),
+            self.network, self._optimizer, config.max_grad_norm, self._recording
         )
         self._gradients = BatchGradients(
             self._classifier,
@@ -214,6 +212,8 @@ class TrainingRun:
         self.epoch, self._batch, self.step = state.epoch, state.batch, state.step
         self.best, self.reports = state.best, list(state.reports)
         self.network.load_state_dict(state.network)
+        if self._recording is not None and self._recording.halves is not None:
+            self._recording.halves.refresh()
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state.optimizer, "param_groups": groups})
         self._average.restore(state.average)

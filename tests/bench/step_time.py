@@ -23,7 +23,6 @@ import torch
 from comparison.arithmetic import BACKWARD, forward_flops
 from comparison.matrix_rate import matrix_rate
 from comparison.models import SHAPES, _write_random
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from model.batches import Positions
@@ -75,7 +74,7 @@ def longest_kernels(run: TrainingRun, given: Iterator[Positions]) -> list[str]:
     spent: Counter[str] = Counter()
     calls: Counter[str] = Counter()
     for event in found.events() or ():
-        if event.device_type == DeviceType.CUDA:
+        if event.device_type.name == "CUDA":
             spent[event.name] += event.time_range.elapsed_us()
             calls[event.name] += 1
     total = sum(spent.values())
@@ -119,10 +118,7 @@ def main() -> None:
                 )
                 for kind in ("plain", "recorded"):
                     recorded = kind == "recorded"
-                    with (
-                        mock.patch("model.classifier.can_record", return_value=recorded),
-                        mock.patch("model.training_run.can_record", return_value=recorded),
-                    ):
+                    with mock.patch("model.recorded_steps.can_record", return_value=recorded):
                         material = prepare(config, data, cache)
                         run = TrainingRun(config, material, device=device, precision=precision)
                     given = batches(run)

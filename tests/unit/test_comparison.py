@@ -10,7 +10,7 @@ from comparison.plan import Case, Plan, fine_tuning_trials
 from comparison.record import SideRun, StudyRecord, TrialRecord
 from comparison.rounds import rotated
 from comparison.rows import read_rows, write_rows
-from comparison.summary import rate_share, report, step_ms, tokens_per_s
+from comparison.summary import rate_share, report, step_ms, tokens_per_s, trials_per_hour
 
 
 def side_run(side: str, round_number: int, study_s: float) -> SideRun:
@@ -22,6 +22,7 @@ def side_run(side: str, round_number: int, study_s: float) -> SideRun:
             train_s=study_s / 4,
             evaluation_s=0.5,
             trial_s=study_s / 2,
+            finished_s=(number + 1) * study_s / 2,
             accuracy=0.75,
         )
         for number in range(2)
@@ -45,6 +46,7 @@ def test_figures_count_training_alone() -> None:
     run = side_run("tuned", 0, 40.0)
     assert step_ms(run) == 1000.0  # 20 s for 20 steps
     assert tokens_per_s(run) == 200.0  # 4000 tokens in 20 s
+    assert trials_per_hour(run) == 180.0  # the second took 20 s
     assert rate_share(run) == pytest.approx(0.2)  # 4e11 flops in 20 s, of 1e11 a second
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ TRIALS = """
 
 
 def run(plan: Plan, folder: Path, *, slots: int) -> StudyRecord:
-    """Run the plan's trials as one study on one worker with ``slots`` slots."""
+    """Run the plan's trials as one study on one worker, so many times over as it has slots: each
+    slot gets as much to do as the peer, which has one."""
     home, models = folder / "home", folder / "models"
     models.mkdir(parents=True)
     (models / "base").symlink_to(plan.model_folder, target_is_directory=True)
@@ -50,14 +52,19 @@ def run(plan: Plan, folder: Path, *, slots: int) -> StudyRecord:
             submitted = time.time()
             study = client.submit(study_spec(plan, dataset.id, slots=slots))
             ended = client.wait(study.id, poll_s=POLL_S)
-            if ended.trials.completed != len(plan.case.trials):
+            if ended.trials.completed != slots * len(plan.case.trials):
                 raise RuntimeError(f"{ended.state}: {ended.trials}, {ended.error}")
         return read_record(home / "bertune.db", study.id, submitted)
 
 
 def study_spec(plan: Plan, dataset: str, *, slots: int) -> dict[str, Any]:
-    """The plan as a study: its trials are enqueued, nothing is pruned."""
-    trials = plan.case.trials
+    """The plan as a study: its trials are enqueued, nothing is pruned. Copies of a trial learn at
+    a slightly higher rate each, so that none is the same as another."""
+    trials = [
+        replace(trial, learning_rate=trial.learning_rate * (1 + 1e-3 * copy))
+        for copy in range(slots)
+        for trial in plan.case.trials
+    ]
     return {
         "name": plan.case.name,
         "dataset": dataset,
@@ -97,13 +104,13 @@ def read_record(database: Path, study_id: str, submitted: float) -> StudyRecord:
     return StudyRecord(
         search_s=last - submitted,
         last_result_at=last,
-        trials=tuple(_trial_record(*row) for row in rows),
+        trials=tuple(_trial_record(submitted, *row) for row in rows),
         versions=json.loads(rows[0][1])["versions"],
     )
 
 
 def _trial_record(
-    number: int, info: str, accuracy: float, started: str, finished: str
+    submitted: float, number: int, info: str, accuracy: float, started: str, finished: str
 ) -> TrialRecord:
     facts = json.loads(info)
     return TrialRecord(
@@ -112,6 +119,7 @@ def _trial_record(
         train_s=facts["train_seconds"] - facts["evaluation_seconds"],
         evaluation_s=facts["evaluation_seconds"],
         trial_s=_seconds(finished) - _seconds(started),
+        finished_s=_seconds(finished) - submitted,
         accuracy=accuracy,
     )
 

@@ -11,9 +11,9 @@ each batch to its longest row, keep the tokens between trials, and share the pla
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def run(plan: Plan, folder: Path, *, tuned: bool) -> StudyRecord:
         callbacks=[clock],
     )
     storage = _fixed_trials(plan)
-    started = time.time()
+    started = datetime.now()
     trainer.hyperparameter_search(
         lambda trial: _suggest(trial, plan),
         lambda metrics: metrics["eval_accuracy"],
@@ -140,11 +140,12 @@ def run(plan: Plan, folder: Path, *, tuned: bool) -> StudyRecord:
         study_name=plan.case.name,
         load_if_exists=True,
     )
-    ended = time.time()
+    ended = datetime.now()
+    trials = optuna.load_study(study_name=None, storage=storage).trials
     return StudyRecord(
-        search_s=ended - started,
-        last_result_at=ended,
-        trials=_records(optuna.load_study(study_name=None, storage=storage).trials, clock),
+        search_s=(ended - started).total_seconds(),
+        last_result_at=ended.timestamp(),
+        trials=_records(trials, clock, started),
         versions={"torch": torch.__version__, "transformers": transformers.__version__},
     )
 
@@ -184,7 +185,7 @@ def _metrics(found: Any) -> dict[str, float]:
 
 
 def _records(
-    trials: Sequence[optuna.trial.FrozenTrial], clock: PeerClock
+    trials: Sequence[optuna.trial.FrozenTrial], clock: PeerClock, started: datetime
 ) -> tuple[TrialRecord, ...]:
     return tuple(
         TrialRecord(
@@ -192,11 +193,18 @@ def _records(
             steps=spent.steps,
             train_s=spent.run_s - spent.evaluation_s,
             evaluation_s=spent.evaluation_s,
-            trial_s=trial.duration.total_seconds() if trial.duration else 0.0,
+            trial_s=_seconds(trial.datetime_start, trial.datetime_complete),
+            finished_s=_seconds(started, trial.datetime_complete),
             accuracy=spent.accuracy,
         )
         for trial, spent in zip(trials, clock.runs, strict=True)
     )
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float:
+    assert start is not None
+    assert end is not None
+    return (end - start).total_seconds()
 
 
 def main() -> None:

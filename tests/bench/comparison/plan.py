@@ -104,7 +104,7 @@ def gpu_cases() -> tuple[Case, ...]:
     """Random weights, which are as fast as trained ones: no download."""
     trials = shape_trials((16, 32, 64), (32, 128, 512))
     return tuple(
-        Case(name=shape, data="synthetic:450", model=f"random:{shape}", trials=trials, rows=1024)
+        Case(name=shape, data="synthetic:450", model=f"random:{shape}", trials=trials, rows=2048)
         for shape in ("minilm", "bert-base")
     )
 

@@ -18,6 +18,8 @@ class TrialRecord:
     """All passes over the validation rows."""
     trial_s: float
     """From the moment that the trial was handed out to its recorded result."""
+    finished_s: float
+    """When its result was recorded, from the study's submission."""
     accuracy: float
     """On the validation rows, at the best epoch."""
 

@@ -41,6 +41,7 @@ def run_rounds(rounds: Rounds, folder: Path) -> Iterator[SideRun]:
             for side in rotated(rounds.sides, round_number):
                 load = os.getloadavg()[0]
                 timed = run_side(side, plan, place / side)
+                copies = len(timed.study.trials) // len(case.trials)
                 yield SideRun(
                     case=case.name,
                     round=round_number,
@@ -49,8 +50,8 @@ def run_rounds(rounds: Rounds, folder: Path) -> Iterator[SideRun]:
                     cpu_s=timed.cpu_s,
                     load=load,
                     matrix_rate=rate,
-                    real_tokens=work.real_tokens,
-                    train_flops=work.train_flops,
+                    real_tokens=copies * work.real_tokens,
+                    train_flops=copies * work.train_flops,
                     study=timed.study,
                 )
 
