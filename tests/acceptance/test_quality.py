@@ -5,10 +5,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from comparison.models import model_folder
+from parity.cases import CASES, SIDES, Side, read_rows
+from parity.scoring import evaluation_of
+from quality import side_named
 
 QUALITY = Path(__file__).parents[1] / "bench/quality.py"
 WAIT_S = 280
@@ -80,3 +85,23 @@ def test_both_sides_train_every_task_and_a_rerun_goes_on(tmp_path: Path, data: P
     assert header == ["true \\ predicted", *CUES]
     added = [[sum(e["matrix"][r][c] for e in subj[::3]) for c in (0, 1)] for r in (0, 1)]
     assert [[int(cell) for cell in line[1:]] for line in lines] == added
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_predictions_are_those_of_their_rows(tmp_path: Path, side: Side) -> None:
+    """Texts of mixed lengths, which both sides group by length, and splits of unlike sizes."""
+    pytest.importorskip("accelerate", reason="the Trainer needs the extra `bench`")
+    for split, count in {"train": 64, "dev": 24, "test": 40}.items():
+        path = tmp_path / "data/subj" / f"{split}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cues = [CUES[row // 2 % 2] for row in range(count)]
+        with path.open("w", newline="") as file:
+            lines = ((f"my {cue}" + " again" * (row * 7 % 11), cue) for row, cue in enumerate(cues))
+            csv.writer(file).writerows([("text", "label"), *lines])
+    case = replace(CASES[0], learning_rate=3e-3, batch_size=16, max_length=16, epochs=8)
+    model = model_folder("random:tiny", tmp_path / "base", tmp_path / "data/subj/train.csv")
+    rows = read_rows(case, tmp_path / "data", tmp_path / "scratch")
+    config = case.config(model, "head", seed=0)
+    outcome = side_named(side).run(config, rows, torch.device("cpu"))
+    for predictions in (outcome.validation, outcome.test):
+        assert evaluation_of(case.task, rows.labels, predictions).metrics["accuracy"] > 0.9

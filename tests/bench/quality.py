@@ -21,13 +21,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from comparison.environment import ROOT
 from comparison.models import model_folder
 from parity import bertune_side, trainer_side
-from parity.cases import CASES, Case, Plan, Rows, plans, read_rows
+from parity.cases import CASES, Case, Plan, Rows, Side, plans, read_rows
 from parity.record import Run, append, finished_run, read
 from parity.table import report, write_matrices
 
@@ -84,14 +84,18 @@ def _check_names(option: str, wanted: Sequence[str], known: Sequence[str]) -> No
             raise InputError("invalid_value", f"{name!r} is none of {', '.join(known)}.", (option,))
 
 
+def side_named(side: Side) -> Any:
+    """The module that runs it."""
+    return bertune_side if side == "bertune" else trainer_side
+
+
 def train(plan: Plan, rows: Rows, folder: Path, device: torch.device) -> Run:
     """Run a plan in this process."""
     config = plan.case.config(folder, plan.policy, plan.seed)
-    side = bertune_side if plan.side == "bertune" else trainer_side
     return finished_run(
         plan,
         rows.labels,
-        side.run(config, rows, device),
+        side_named(plan.side).run(config, rows, device),
         device=device_name(device),
         threads=torch.get_num_threads(),
         versions={package: version(package) for package in PACKAGES},

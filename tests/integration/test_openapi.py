@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from api_server import ApiServer, serving
 from sqlalchemy.exc import OperationalError
 
+from service.app import create_app
 from service.schedules.fire_times import check_timing, time_zone
 from service.schedules.naming import Naming
 from service.schedules.template import fire_source, fire_study
+from service.settings import Settings
 from service.store.database import Database
 from studies.spec import StudySpec
 from studies.wire.schedules import SchedulePatch, ScheduleSpec
@@ -160,6 +163,16 @@ def test_an_upload_is_documented_as_a_form(document: dict[str, Any]) -> None:
     schema = body["content"]["multipart/form-data"]["schema"]
     assert schema["required"] == ["train"]
     assert set(schema["properties"]) == {"train", "validation", "test", "options", "name"}
+
+
+def test_a_checkout_that_was_never_installed_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("service.app.version", absent)
+    assert create_app(Settings(home=tmp_path)).version == "0+checkout"
 
 
 def test_the_docs_page_is_served(api: ApiServer) -> None:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils.data import SequentialSampler
 from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -52,6 +53,14 @@ class Encoded:
     predictions: Callable[[Logits], Any]
 
 
+class _InOrder(Trainer):
+    """Predicts rows in their order. A `Trainer` that groups its train rows by length draws the
+    rows to predict in such an order too."""
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> SequentialSampler:
+        return SequentialSampler(eval_dataset)
+
+
 def run(config: TrainConfig, rows: Rows, device: torch.device) -> Outcome:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -72,7 +81,7 @@ def run(config: TrainConfig, rows: Rows, device: torch.device) -> Outcome:
         DataCollatorForTokenClassification if config.task == "token" else DataCollatorWithPadding
     )
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = Trainer(
+        trainer = _InOrder(
             args=_arguments(config, Path(scratch), device),
             model_init=lambda: _network(config, labels),
             train_dataset=splits["train"].features,
@@ -81,6 +90,7 @@ def run(config: TrainConfig, rows: Rows, device: torch.device) -> Outcome:
             compute_metrics=metrics,
         )
         ended = trainer.train()
+        trainer.compute_metrics = None  # they are of the validation rows
         told, tested = (
             split.predictions(cast(Logits, trainer.predict(cast(Any, split.features)).predictions))
             for split in (validation, splits["test"])
