@@ -32,10 +32,9 @@ class Classifier:
         self.network = network
         self.device = device
         self._max_positions = max_positions
-        self._precision = precision
         # RoBERTa counts positions by the configuration's padding id, so that one is taken.
         self._pad_id = int(getattr(network.config, "pad_token_id", None) or 0)
-        self._reads_type_ids = _reads_type_ids(network)
+        self._forward = _Padded(network, device, precision)
         self._packed = PackedBert(network, device, precision) if can_pack(network, device) else None
         self._recorded: RecordedPasses | None = None
         if recording is not None:
@@ -66,18 +65,29 @@ class Classifier:
             return self._recorded.logits(batch)
         return self._forward(batch.to(self.device, non_blocking=True))
 
-    def _forward(self, batch: torch.Tensor, weights: Weights | None = None) -> torch.Tensor:
-        """[rows, outputs], fp32, for a padded batch on the device; ``weights`` stand in for the
-        network's own of these names."""
+
+class _Padded:
+    """The network over padded batches on its device. Whoever records its passes holds this and not
+    the classifier, so that nothing waits for the garbage collector to give memory back."""
+
+    def __init__(
+        self, network: PreTrainedModel, device: torch.device, precision: UsedPrecision
+    ) -> None:
+        self._network = network
+        self._device = device
+        self._precision = precision
+        self._reads_type_ids = _reads_type_ids(network)
+
+    def __call__(self, batch: torch.Tensor, weights: Weights | None = None) -> torch.Tensor:
         input_ids, token_type_ids, attention_mask = batch
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self._reads_type_ids:
             inputs["token_type_ids"] = token_type_ids
-        with autocast(self.device, self._precision):
+        with autocast(self._device, self._precision):
             if weights is None:
-                output: Any = self.network(**inputs)
+                output: Any = self._network(**inputs)
             else:
-                output = functional_call(self.network, weights, kwargs=inputs)
+                output = functional_call(self._network, weights, kwargs=inputs)
             logits: torch.Tensor = output.logits
         return logits.float()
 
