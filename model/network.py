@@ -157,6 +157,15 @@ def last_layer(network: nn.Module, outputs: int) -> str:
     return names[-1]
 
 
+def start_head(network: nn.Module, start: torch.Tensor) -> None:
+    """Let a new head say ``start``, [outputs], of every row, give or take what its weights do. One
+    that was loaded keeps what it has learned."""
+    bias: Any = network.get_submodule(last_layer(network, len(start))).bias
+    if not bias.any():
+        with torch.no_grad():
+            bias.copy_(start)
+
+
 def build_network(
     base: BaseModel,
     head: Head,

@@ -25,7 +25,7 @@ from model.errors import TrainingError
 from model.evaluation import evaluate_split
 from model.gradients import BatchGradients
 from model.metrics import Evaluation
-from model.network import build_network
+from model.network import build_network, start_head
 from model.optimization import (
     build_optimizer,
     decay_alone,
@@ -70,6 +70,9 @@ class TrainingRun:
         self._augmentation = Augmentation(config, material.tokenizer)
         self._words = UsedWords(self.network, *_texts(material, whole=self._augmentation.on))
         freeze(self.network, config.freeze_layers)
+        loss = task.loss(material.train, config, device)
+        if (start := loss.start()) is not None:
+            start_head(self.network, start)
         self.epoch = 0
         """Finished epochs."""
         self.step = 0
@@ -106,7 +109,7 @@ class TrainingRun:
         self._gradients = BatchGradients(
             self._classifier,
             material.train,
-            task.loss(material.train, config, device),
+            loss,
             part_rows=config.batch_size,
             clear=self._update.clear,
         )

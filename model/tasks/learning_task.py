@@ -38,6 +38,11 @@ class Loss(ABC):
         """What the summed loss of a whole batch is divided by; above 0."""
         return float(len(positions))
 
+    def start(self) -> torch.Tensor | None:
+        """[outputs] what a head should say of every row before it has learned anything; None for
+        zeros."""
+        return None
+
     @abstractmethod
     def total(self, logits: torch.Tensor, part: Positions) -> torch.Tensor:
         """The summed loss of the rows of ``part``, a scalar that has gradients."""

@@ -244,6 +244,14 @@ class HeadsLoss(Loss):
         self._columns = columns
         self._places = places
 
+    def start(self) -> torch.Tensor:
+        whole = torch.zeros(max(columns.stop for columns in self._columns.values()))
+        for head, columns in self._columns.items():
+            of_head = self._losses[head].start()
+            if of_head is not None:
+                whole[columns] = of_head.cpu()
+        return whole
+
     def weight(self, positions: Positions) -> dict[str, float]:
         """By head, over the whole batch; heads without a labelled row are left out."""
         found = {}

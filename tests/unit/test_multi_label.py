@@ -19,7 +19,9 @@ from model.normalised_file import Examples
 from model.tasks.learning_task import FACTS
 from model.tasks.multi_label import LabelPredictions, MultiLabelTask, YesOrNo
 from model.tasks.thresholds import best_thresholds
-from model.training import TrainData, TrainResult, train
+from model.training import TrainData, TrainingCache, TrainResult, train
+from model.training_run import TrainingRun
+from model.trial_data import prepare
 
 CPU = torch.device("cpu")
 LABELS = ("card", "cash", "loan")
@@ -144,7 +146,48 @@ def run(data: TrainData, config: TrainConfig = CONFIG, **options: Any) -> TrainR
 @pytest.fixture(scope="module")
 def result(data: TrainData) -> TrainResult:
     torch.set_num_threads(1)
-    return run(data, replace(CONFIG, epochs=8))
+    return run(data, replace(CONFIG, epochs=8, seed=5))
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "weighting"), [(0.0, "none"), (0.2, "none"), (0.0, "inverse")]
+)
+def test_a_head_starts_where_saying_the_same_of_every_row_loses_least(
+    smoothing: float, weighting: Any
+) -> None:
+    answers = np.zeros((2000, 3), dtype=np.float32)
+    answers[:600, 0] = 1
+    answers[:40, 1] = 1  # no row has the third
+    config = replace(CONFIG, label_smoothing=smoothing, class_weighting=weighting)
+    loss = YesOrNo(answers, config, CPU)
+    start = loss.start()
+    if (smoothing, weighting) == (0.0, "none"):
+        expected = [np.log(600.5 / 1400.5), np.log(40.5 / 1960.5), np.log(0.5 / 2000.5)]
+        assert start.tolist() == pytest.approx(expected, abs=1e-5)
+    else:
+        same = start[:2].clone().requires_grad_()
+        rows = torch.cat([same, start[2:]]).expand(2000, 3)
+        loss.total(rows, np.arange(2000)).backward()
+        assert same.grad is not None
+        assert same.grad.abs().max() < 0.5  # half a row more of either answer
+
+
+def test_a_new_head_says_the_shares_of_the_classes_and_a_loaded_one_what_it_has_learned(
+    data: TrainData, tmp_path: Path
+) -> None:
+    material = prepare(CONFIG, data, TrainingCache(0))
+    run = TrainingRun(CONFIG, material, device=CPU, precision="fp32")
+    bias = run.network.get_parameter("classifier.bias")
+    shares = material.train.targets.mean(axis=0)
+    assert bias.sigmoid().tolist() == pytest.approx(shares.tolist(), abs=0.02)
+    folder = tmp_path / "saved"
+    result = train(CONFIG, data, device=CPU, on_epoch=lambda report: "continue")
+    result.save(folder)
+    assert result.trained is not None
+    again = prepare(replace(CONFIG, model=str(folder)), data, TrainingCache(0))
+    run = TrainingRun(CONFIG, again, device=CPU, precision="fp32")
+    learned = result.trained.weights["classifier.bias"]
+    assert torch.equal(run.network.get_parameter("classifier.bias"), learned)
 
 
 def test_it_learns_and_a_saved_model_predicts_as_it_did_in_training(
