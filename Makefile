@@ -15,7 +15,7 @@ setup: $(READY)  ## Make .venv and install pinned dependencies
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Bertune needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,postgres,hub,notebook,bench,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,postgres,hub,notebook,onnx,bench,dev]'
 	touch $(READY)
 
 demo: $(READY)  ## Train a real study on the example data and print the best configuration

@@ -64,7 +64,7 @@ text_b) and label."""
 EXAMPLE = """\
 example: python -m model --train tickets.csv --model scratch:tiny --epochs 5 --out tickets-model
 
-Ask a saved model: python -m model predict --help"""
+Ask a saved model: python -m model predict --help; as ONNX: python -m model onnx --help"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,8 +23,10 @@ class UsedWords:
     def __init__(self, network: PreTrainedModel, *texts: Ids) -> None:
         """Replace the network's input embeddings; ``texts`` are all ids that it will ever read."""
         whole = cast(nn.Embedding, network.get_input_embeddings())
-        padding = [] if whole.padding_idx is None else [whole.padding_idx]
-        used = np.unique(np.concatenate([*texts, np.array(padding, dtype=np.int32)]))
+        # Batches are padded with the configuration's id; MPNet's table has one of its own.
+        padding = [whole.padding_idx, getattr(network.config, "pad_token_id", None)]
+        pads = np.array([index or 0 for index in padding], dtype=np.int32)
+        used = np.unique(np.concatenate([*texts, pads]))
         self._used = torch.from_numpy(used.astype(np.int64))
         self._whole = whole.weight.detach().cpu()
         network.set_input_embeddings(_UsedEmbedding(whole, self._used))

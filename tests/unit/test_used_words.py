@@ -34,6 +34,7 @@ class WholeTable:
         ("bert", {}),
         ("distilbert", {}),
         ("electra", {}),
+        ("mpnet", {}),
         ("modernbert", {}),
         ("bert", {"layer_decay": 0.5, "ema_decay": 0.9}),
         ("bert", {"freeze_layers": 1, "ema_decay": 0.9}),
