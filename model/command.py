@@ -10,50 +10,44 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import json
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from model.checkpoint import read_checkpoint, scratch_size
+from model.command_data import read_data
+from model.command_output import (
+    epoch_printer,
+    progress_printer,
+    write_data,
+    write_json,
+    write_text,
+)
 from model.config import (
     LOSS_WEIGHT,
     LOSS_WEIGHT_RULE,
     RULES,
     SCRATCH_LEARNING_RATE,
     SCRATCH_PREFIX,
-    SPLITS,
     Precision,
     Rule,
     Scalar,
-    Split,
     TrainConfig,
     check_setting,
     default_settings,
     settings_of,
     train_config,
 )
-from model.data import fingerprint, normalise
-from model.data_arguments import add_data_arguments, read_data_options
-from model.data_warnings import data_warnings
+from model.data_arguments import add_data_arguments
 from model.dataset_summary import DataSummary
-from model.division import divide_train, wanted_fractions
 from model.errors import InputError
 from model.exit_code import exit_code
 from model.interruption import stop_on_signals
 from model.measures import DEFAULT_METRIC, metrics_of
-from model.normalised_file import Examples, read_examples
-from model.progress import OnProgress, RunStage, unheard
-from model.report import epoch_line, evaluation_report
-from model.splits import split_positions
-from model.tokens import unknown_warnings
 
 if TYPE_CHECKING:
-    from model.metrics import Evaluation
-    from model.train_result import Decision, EpochReport, TrainResult
+    from model.train_result import TrainResult
 
 
 DESCRIPTION = """\
@@ -138,7 +132,7 @@ def _describe(name: str, rule: Rule, default: Any) -> str:
 def _run(options: argparse.Namespace) -> None:
     settings = _settings(options)
     _check_model(options.model)
-    data = _read(options)
+    data = read_data(options)
     test = data.splits.get("test")
     config = _config(options, data.summary, settings)
 
@@ -155,14 +149,14 @@ def _run(options: argparse.Namespace) -> None:
     if options.out is not None:
         check_folder_free(options.out)
     if not options.json:
-        _write_data(data)
+        write_data(data)
     training = functools.partial(
         train,
         config,
         TrainData(**data.fields),
         device=device,
-        on_epoch=_epoch_printer(options),
-        on_progress=_progress_printer(),
+        on_epoch=epoch_printer(to_json=options.json),
+        on_progress=progress_printer(),
     )
     result = training() if options.checkpoint is None else _resumable(training, options.checkpoint)
     with tempfile.TemporaryDirectory() as scratch:
@@ -173,9 +167,9 @@ def _run(options: argparse.Namespace) -> None:
         if test is not None:
             tested = evaluate(folder, test, result.labels, config, device=device)
     if options.json:
-        _write_json(data, result, tested, options.out)
+        write_json(data, result, tested, options.out)
     else:
-        _write_text(result, tested, options.out)
+        write_text(result, tested, options.out)
     if options.checkpoint is not None:
         options.checkpoint.unlink(missing_ok=True)
 
@@ -260,145 +254,3 @@ def _check_model(model: str) -> None:
         scratch_size(model)
     else:
         read_checkpoint(Path(model))
-
-
-@dataclass(frozen=True, slots=True)
-class _Data:
-    """What was read: the splits, and what the reader has to say of them."""
-
-    splits: dict[Split, Examples]
-    summary: DataSummary
-    key: str
-    warnings: list[str]
-
-    @property
-    def rows(self) -> dict[Split, int]:
-        return {split: len(self.splits[split].rows) for split in SPLITS if split in self.splits}
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """Those of `TrainData`."""
-        return {
-            "train": self.splits["train"],
-            "validation": self.splits["validation"],
-            "labels": self.summary.labels,
-            "dataset_key": self.key,
-        }
-
-
-def _read(options: argparse.Namespace) -> _Data:
-    given = {split: getattr(options, split) for split in SPLITS}
-    sources = {split: path for split, path in given.items() if path is not None}
-    how = read_data_options(options)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        summary = normalise(sources, how, folder)
-        splits = {split: read_examples(folder / f"{split}.parquet") for split in sources}
-        wanted = wanted_fractions(how, sources)
-        if "validation" not in splits or wanted.test_fraction > 0:
-            path = folder / "train.parquet"
-            repeated_texts = summary.repeated_texts > 0
-            rows = divide_train(
-                path, summary.task, wanted, seed=options.seed, repeated_texts=repeated_texts
-            )
-            for split, positions in zip(SPLITS, split_positions(rows), strict=True):
-                if split == "train" or len(positions):
-                    splits[split] = read_examples(path, positions)
-    facts = dataclasses.asdict(summary)
-    warnings = data_warnings(facts, task=summary.task, keeps=how.duplicates == "keep")
-    return _Data(splits, summary, fingerprint(summary, how), warnings)
-
-
-def _write_data(data: _Data) -> None:
-    rows = ", ".join(f"{rows} {split}" for split, rows in data.rows.items())
-    lines = [f"rows: {rows}", *(f"warning: {warning}" for warning in data.warnings)]
-    sys.stdout.write("\n".join(lines) + "\n")
-
-
-def _progress_printer() -> OnProgress:
-    """Tells of tokenizing, which a large file waits for before its first epoch, on a terminal."""
-    if not sys.stderr.isatty():
-        return unheard
-
-    def on_progress(stage: RunStage, done: int, total: int) -> None:
-        if stage == "tokenizing":
-            # The line goes when all is done.
-            line = "" if done == total else f"tokenizing: {done:,} of {total:,} texts"
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
-
-    return on_progress
-
-
-def _epoch_printer(options: argparse.Namespace) -> Callable[[EpochReport], Decision]:
-    """With ``--json`` the progress goes to standard error, so that the output stays one object."""
-    stream = sys.stderr if options.json else sys.stdout
-
-    def on_epoch(report: EpochReport) -> Decision:
-        stream.write(epoch_line(report.epoch, report.metrics) + "\n")
-        stream.flush()
-        return "continue"
-
-    return on_epoch
-
-
-def _write_text(result: TrainResult, tested: Evaluation | None, out: Path | None) -> None:
-    assert result.best is not None
-    assert result.best_epoch is not None
-    lines = [
-        "",
-        f"Validation, best epoch {result.best_epoch + 1} ({result.train_seconds:.1f} s, "
-        f"{result.steps} steps, {result.device_name}, {result.precision})",
-        evaluation_report(result.best),
-        *(f"warning: {warning}" for warning in unknown_warnings(result.unknown_share)),
-    ]
-    if tested is not None:
-        lines += ["", "Test", evaluation_report(tested)]
-    if out is not None:
-        lines += ["", f"The model is in {out}"]
-    sys.stdout.write("\n".join(lines) + "\n")
-
-
-def _write_json(
-    data: _Data, result: TrainResult, tested: Evaluation | None, out: Path | None
-) -> None:
-    content = {
-        "rows": data.rows,
-        "warnings": [*data.warnings, *unknown_warnings(result.unknown_share)],
-        "best_epoch": result.best_epoch,
-        "value": result.value,
-        "labels": result.labels,
-        "validation": None if result.best is None else _as_json(result.best),
-        "test": None if tested is None else _as_json(tested),
-        "epochs": [dataclasses.asdict(report) for report in result.epochs],
-        "truncated_share": result.truncated_share,
-        "lost_token_share": result.lost_token_share,
-        "unknown_share": result.unknown_share,
-        "steps": result.steps,
-        "stopped_early": result.stopped_early,
-        "train_seconds": result.train_seconds,
-        "device": result.device_name,
-        "precision": result.precision,
-        "resumed_from_epoch": result.resumed_from_epoch,
-        "problems": result.problems,
-        "folder": None if out is None else str(out),
-    }
-    sys.stdout.write(json.dumps(content, indent=2) + "\n")
-
-
-def _as_json(evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        "metrics": evaluation.metrics,
-        "per_class": [dataclasses.asdict(entry) for entry in evaluation.per_class],
-        "confusion": evaluation.confusion.tolist(),
-        "matrices": [
-            {
-                "head": matrix.head,
-                "kind": matrix.kind,
-                "unit": matrix.unit,
-                "labels": matrix.labels,
-                "matrix": matrix.counts.tolist(),
-            }
-            for matrix in evaluation.matrices
-        ],
-    }

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from model.command import _progress_printer, main
+from model.command import main
+from model.command_output import progress_printer
 from model.config import RULES
 from model.interruption import stop_on_signals
 from model.normalised_file import Examples
@@ -247,10 +248,10 @@ def test_many_classes_are_folded_to_the_frequent_confusions() -> None:
 def test_tokenizing_is_told_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(sys, "stderr", screen)
-    _progress_printer()("tokenizing", 4096, 5000)
+    progress_printer()("tokenizing", 4096, 5000)
     assert screen.getvalue() == ""
     monkeypatch.setattr(screen, "isatty", lambda: True)
-    on_progress = _progress_printer()
+    on_progress = progress_printer()
     on_progress("tokenizing", 4096, 5000)
     assert screen.getvalue().endswith("tokenizing: 4,096 of 5,000 texts")
     on_progress("tokenizing", 5000, 5000)

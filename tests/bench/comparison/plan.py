@@ -103,9 +103,10 @@ def cpu_cases(data: Path) -> tuple[Case, ...]:
 def gpu_cases() -> tuple[Case, ...]:
     """Random weights, which are as fast as trained ones: no download."""
     trials = shape_trials((16, 32, 64), (32, 128, 512))
+    rows = {"minilm": 2048, "bert-base": 1024}
     return tuple(
-        Case(name=shape, data="synthetic:450", model=f"random:{shape}", trials=trials, rows=2048)
-        for shape in ("minilm", "bert-base")
+        Case(name=name, data="synthetic:450", model=f"random:{name}", trials=trials, rows=count)
+        for name, count in rows.items()
     )
 
 
