@@ -161,7 +161,7 @@ def test_a_run_that_a_signal_ended_goes_on_from_its_checkpoint(
         return epoch_line(epoch, metrics)
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr("model.command.epoch_line", interrupted_line)
+        interrupted.setattr("model.command_output.epoch_line", interrupted_line)
         assert main(arguments) == 130
     told = capsys.readouterr().err.splitlines()
     assert told[0].startswith("epoch 1: ")
@@ -191,7 +191,7 @@ def test_the_checkpoint_of_another_run_is_refused_and_left_alone(
         return epoch_line(epoch, metrics)
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr("model.command.epoch_line", interrupted_line)
+        interrupted.setattr("model.command_output.epoch_line", interrupted_line)
         assert main(arguments) == 130
     saved = state.read_bytes()
     assert main([*arguments, "--seed", "7"]) == 2
