@@ -5,26 +5,19 @@ everything in it that a user waits for. Trials are read back from the server's o
 """
 
 import json
-import re
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from comparison.environment import child_environment
 from comparison.plan import Plan
 from comparison.record import StudyRecord, TrialRecord
+from comparison.server import admin_key, running_server
 from studies.api import Api
 
-START_S = 120.0
-STOP_S = 60.0
 POLL_S = 0.25
 TRIALS = """
     SELECT trial.number, attempt.info, result.value, trial.started_at, trial.finished_at
@@ -43,9 +36,11 @@ def run(plan: Plan, folder: Path, *, slots: int) -> StudyRecord:
     home, models = folder / "home", folder / "models"
     models.mkdir(parents=True)
     (models / "base").symlink_to(plan.model_folder, target_is_directory=True)
-    with _running(plan, home, models, folder / "bertune.log", slots) as url:
-        key = (home / "admin.key").read_text(encoding="ascii").strip()
-        with Api(url, key) as client:
+    settings = {"BERTUNE_MODEL_DIRS": str(models)}
+    if plan.device == "cpu":
+        settings["CUDA_VISIBLE_DEVICES"] = ""
+    with running_server(home, folder / "bertune.log", slots=slots, settings=settings) as url:
+        with Api(url, admin_key(home)) as client:
             # The peer learns from repeated rows too.
             options = {"duplicates": "keep"}
             dataset = client.upload_dataset(plan.train_file, plan.validation_file, options=options)
@@ -127,34 +122,3 @@ def _trial_record(
 def _seconds(stored: str) -> float:
     """Seconds since 1970 of a moment as the database holds it: UTC, without saying so."""
     return datetime.fromisoformat(stored).replace(tzinfo=UTC).timestamp()
-
-
-@contextmanager
-def _running(plan: Plan, home: Path, models: Path, log: Path, slots: int) -> Iterator[str]:
-    """A server with one worker; its address."""
-    command = [sys.executable, "-P", "-m", "service.cli", "up", "--home", str(home)]
-    own = {"BERTUNE_MODEL_DIRS": str(models), "BERTUNE_PORT": "0"}
-    if plan.device == "cpu":
-        own["CUDA_VISIBLE_DEVICES"] = ""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--slots", str(slots)],
-            env={**child_environment(), **own},
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield _address(process, log)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(STOP_S)
-
-
-def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        found = re.search(r"Bertune runs at (\S+)", log.read_text(encoding="utf-8"))
-        if found:
-            return found.group(1)
-        time.sleep(POLL_S / 5)
-    raise RuntimeError(f"The server did not start:\n{log.read_text(encoding='utf-8')}")
