@@ -9,6 +9,7 @@ kernels that took longest. Needs the extra `train` and nothing to download.
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -22,12 +23,13 @@ import numpy as np
 import torch
 from comparison.arithmetic import BACKWARD, forward_flops
 from comparison.matrix_rate import matrix_rate
-from comparison.models import SHAPES, _write_random
+from comparison.models import SHAPES, write_random
 from torch.profiler import ProfilerActivity, profile
 
 from model.batches import Positions
 from model.config import TrainConfig
 from model.devices import choose_device, fast_matrix_products, resolve_precision
+from model.errors import InputError
 from model.normalised_file import Examples
 from model.training_cache import TrainingCache
 from model.training_run import TrainingRun
@@ -39,6 +41,7 @@ WARM_STEPS, STEPS, STRETCHES = 6, 10, 4
 ROWS = 256
 WORDS = 4000
 PROFILED = 5
+PROFILED_SIZES = ((32, 32), (32, 128))
 
 
 def texts(rows: int) -> Examples:
@@ -49,8 +52,20 @@ def texts(rows: int) -> Examples:
     return Examples([" ".join(row) for row in drawn], None, labels, np.arange(1, rows + 1))
 
 
-def batches(run: TrainingRun) -> Iterator[Positions]:
-    return cycle(run.remaining_batches())
+def warm_run(
+    config: TrainConfig, data: TrainData, cache: TrainingCache, *, recorded: bool
+) -> tuple[TrainingRun, Iterator[Positions]]:
+    """A run that has made its first steps, which set up or record kernels, and its batches, over
+    and over."""
+    device = choose_device("cuda")
+    precision = resolve_precision("auto", device)
+    with mock.patch("model.recorded_steps.can_record", return_value=recorded):
+        material = prepare(config, data, cache)
+        run = TrainingRun(config, material, device=device, precision=precision)
+    given = cycle(run.remaining_batches())
+    for positions in islice(given, WARM_STEPS):
+        run.learn(positions)
+    return run, given
 
 
 def step_ms(run: TrainingRun, given: Iterator[Positions]) -> float:
@@ -89,16 +104,19 @@ def longest_kernels(run: TrainingRun, given: Iterator[Positions]) -> list[str]:
     return lines
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shapes", default="minilm,bert-base", help=f"of {', '.join(SHAPES)}")
     parser.add_argument("--profile", action="store_true")
     asked = parser.parse_args()
-    device = choose_device("cuda")
+    try:
+        device = choose_device("cuda")
+    except InputError as error:
+        print(f"{error.code}: this measures a GPU, and torch sees none.", file=sys.stderr)
+        return 2
     rate = matrix_rate("cuda")
-    precision = resolve_precision("auto", device)
     print(f"{torch.cuda.get_device_name()}: {rate / 1e12:.0f} Tflop/s in bf16 matrix products")
     print("| model | batch | length | step | ms | tokens/s | MFU |\n|---|---|---|---|---|---|---|")
     data = TrainData(train=texts(ROWS), validation=texts(8), labels=("a", "b"), dataset_key="rows")
@@ -106,7 +124,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, fast_matrix_products(device):
         for shape in asked.shapes.split(","):
             folder = Path(scratch) / shape
-            _write_random(shape, folder, data.train.text_a)
+            write_random(shape, folder, data.train.text_a)
             for rows, length in SIZES:
                 flops = (1 + BACKWARD) * forward_flops(folder, np.full(rows, length))
                 config = TrainConfig(
@@ -117,25 +135,20 @@ def main() -> None:
                     epochs=10_000,
                 )
                 for kind in ("plain", "recorded"):
-                    recorded = kind == "recorded"
-                    with mock.patch("model.recorded_steps.can_record", return_value=recorded):
-                        material = prepare(config, data, cache)
-                        run = TrainingRun(config, material, device=device, precision=precision)
-                    given = batches(run)
-                    for positions in islice(given, WARM_STEPS):
-                        run.learn(positions)
+                    run, given = warm_run(config, data, cache, recorded=kind == "recorded")
                     ms = step_ms(run, given)
                     print(
                         f"| {shape} | {rows} | {length} | {kind} | {ms:.2f} "
                         f"| {1000 * rows * length / ms:,.0f} | {flops / ms / rate * 1000:.1%} |",
                         flush=True,
                     )
-                    if asked.profile and recorded and (rows, length) in ((32, 32), (32, 128)):
+                    if asked.profile and kind == "recorded" and (rows, length) in PROFILED_SIZES:
                         kernels += [f"\n{shape}, {rows} × {length}", *longest_kernels(run, given)]
                     del run, given
                     torch.cuda.empty_cache()
     print("\n".join(kernels))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

