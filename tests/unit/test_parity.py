@@ -88,7 +88,7 @@ def test_a_result_counts_for_its_own_settings_only() -> None:
         replace(plan, side="trainer"),
         replace(plan, model="n"),
     )
-    assert plan.key == replace(plan).key
+    assert plan.key == replace(plan, case=replace(SUBJ, policies=("head", "tail"))).key
     assert len({plan.key, *(other.key for other in others)}) == 6
 
 
