@@ -29,7 +29,9 @@ NOT_RUN = {
     "python tests/bench/real_input.py": "trains for half an hour on data that not everybody has",
     'echo "I lost my card"': "asks a model, and this test's worker makes none; test_prediction.py",
     "python -m model predict": "as the line before it",
+    "python -m model onnx": "as the lines before it; test_onnx.py",
     "make quality": "trains for hours on data that not everybody has",
+    "python tests/bench/step_time.py": "wants a GPU",
     "OMP_WAIT_POLICY": "trains for an hour on data that not everybody has",
 }
 """Lines by how they begin, and why they are not run."""
