@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ from model.errors import InputError
 from model.exit_code import exit_code
 from model.interruption import stop_on_signals
 from model.measures import DEFAULT_METRIC, metrics_of
+from model.onnx_packages import check_onnx_installed
 
 if TYPE_CHECKING:
     from model.train_result import TrainResult
@@ -111,6 +113,11 @@ def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     group.add_argument("--out", type=Path, metavar="FOLDER", help="save the model here")
     group.add_argument(
+        "--onnx",
+        action="store_true",
+        help="have onnx/model.onnx in that folder too; needs pip install 'bertune[onnx]'",
+    )
+    group.add_argument(
         "--checkpoint",
         type=Path,
         metavar="FILE",
@@ -132,6 +139,8 @@ def _describe(name: str, rule: Rule, default: Any) -> str:
 def _run(options: argparse.Namespace) -> None:
     settings = _settings(options)
     _check_model(options.model)
+    if options.onnx:
+        _check_onnx(options.out)
     data = read_data(options)
     test = data.splits.get("test")
     config = _config(options, data.summary, settings)
@@ -172,6 +181,23 @@ def _run(options: argparse.Namespace) -> None:
         write_text(result, tested, options.out)
     if options.checkpoint is not None:
         options.checkpoint.unlink(missing_ok=True)
+    if options.onnx:  # last, so that whatever comes of it, model and figures are there
+        _write_onnx(options.out, to_json=options.json)
+
+
+def _check_onnx(out: Path | None) -> None:
+    if out is None:
+        detail = "--onnx needs a folder to write to: name one with --out."
+        raise InputError("invalid_value", detail, ("--onnx",))
+    check_onnx_installed()
+
+
+def _write_onnx(folder: Path, *, to_json: bool) -> None:
+    from model.onnx_export import export_onnx
+
+    path = export_onnx(folder)
+    if not to_json:
+        sys.stdout.write(f"As ONNX it is in {path}\n")
 
 
 def _resumable(training: Callable[..., TrainResult], path: Path) -> TrainResult:

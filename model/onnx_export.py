@@ -10,7 +10,6 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,12 @@ import torch
 from torch import nn
 
 from model.disk import full_disk_named
-from model.errors import InputError, TrainingError
+from model.errors import TrainingError
+from model.memory import memory_errors_named
 from model.network import build_network, load_base
-from model.saved_model import read_saved
+from model.onnx_card import tell_of_onnx
+from model.onnx_packages import check_onnx_installed
+from model.saved_model import SavedModel, read_saved
 from model.tasks.catalogue import task_named
 
 FILE = Path("onnx/model.onnx")
@@ -29,38 +31,26 @@ FILE = Path("onnx/model.onnx")
 OPSET = 18
 TOLERANCE = 1e-3
 """Of logits of a few units; other kernels round otherwise."""
-_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _EXAMPLE = (2, 8)
 _CHECKED = ((1, 4), (3, 11))
 """Rows and widths of batches; half of the first row is padding."""
 
 
-def check_onnx_installed() -> None:
-    """Raises `InputError` ``onnx_not_installed``."""
-    absent = [name for name in _PACKAGES if find_spec(name) is None]
-    if absent:
-        detail = f"ONNX files need {', '.join(absent)}: pip install 'bertune[onnx]'."
-        raise InputError("onnx_not_installed", detail, ("onnx",))
-
-
 def export_onnx(folder: Path, target: Path | None = None) -> Path:
-    """Write the network of a saved model to ``target``, by default `FILE` in its folder, whole or
-    not at all; returns the path.
+    """Write the network of a saved model to ``target``, whole or not at all; returns the path. By
+    default that is `FILE` in its folder, whose README says so then.
 
     Inputs are ``input_ids``, ``attention_mask`` and, where the network reads them,
     ``token_type_ids``, all [rows, width] int64; the output is ``logits`` as Transformers gives
     them. Raises `InputError` for what is no saved model and ``onnx_not_installed``, and
-    `TrainingError` ``onnx_differs`` where the file does not say what the network says, or
-    ``disk_full``.
+    `TrainingError`: ``onnx_differs`` where the file does not say what the network says,
+    ``onnx_failed`` where the exporter cannot translate it, ``out_of_memory`` or ``disk_full``.
     """
     check_onnx_installed()
     saved = read_saved(folder)
-    base = load_base(folder)
-    head = task_named(saved.config.task).saved(saved.labels, base.config).head
-    network = build_network(base, head, device=torch.device("cpu"), dropout=None, trained=True)
-    asked = _Asked(network.eval(), base.config)
+    asked = _asked(folder, saved)
     path = folder / FILE if target is None else target
-    with full_disk_named():
+    with full_disk_named(), memory_errors_named():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".onnx-", dir=path.parent) as scratch:
             partial = Path(scratch) / path.name
@@ -68,6 +58,8 @@ def export_onnx(folder: Path, target: Path | None = None) -> Path:
             _compare(asked, partial)
             for file in Path(scratch).iterdir():  # weights beyond 2 GB stand in a file of their own
                 file.replace(path.parent / file.name)
+        if target is None:
+            tell_of_onnx(folder, saved, FILE)
     return path
 
 
@@ -98,18 +90,29 @@ class _Asked(nn.Module):
         return (ids, mask, types)[: len(self.names)]
 
 
+def _asked(folder: Path, saved: SavedModel) -> _Asked:
+    base = load_base(folder)
+    head = task_named(saved.config.task).saved(saved.labels, base.config).head
+    network = build_network(base, head, device=torch.device("cpu"), dropout=None, trained=True)
+    return _Asked(network.eval(), base.config)
+
+
 def _write(asked: _Asked, path: Path) -> None:
     rows, width = torch.export.Dim("rows"), torch.export.Dim("width")
     with _quiet():
-        program = torch.onnx.export(
-            asked,
-            asked.example(*_EXAMPLE),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=asked.names,
-            output_names=["logits"],
-            dynamic_shapes=(tuple({0: rows, 1: width} for _ in asked.names),),
-        )
+        try:
+            program = torch.onnx.export(
+                asked,
+                asked.example(*_EXAMPLE),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=asked.names,
+                output_names=["logits"],
+                dynamic_shapes=(tuple({0: rows, 1: width} for _ in asked.names),),
+            )
+        except torch.onnx.OnnxExporterError as error:
+            detail = f"torch {torch.__version__} cannot translate the network: {error}"
+            raise TrainingError("onnx_failed", f"{detail[:2000]}") from error
         assert program is not None
         program.save(path)
 

@@ -41,7 +41,7 @@ from studies.space import (
     grid_values,
     highest,
 )
-from studies.spec import Grid, Hyperband, StudySpec, Threshold
+from studies.spec import Checkpoint, Grid, Hyperband, StudySpec, Threshold
 
 MAX_GRID_POINTS = 1_000_000
 
@@ -122,6 +122,7 @@ def resolve(
     _check_length(space, training, max_positions)
     metric, direction = _objective(spec, resolved_task, heads)
     _check_pruner(spec, space)
+    _check_kept(spec.checkpoint)
     enqueue = tuple(_enqueued(entry, space, index) for index, entry in enumerate(spec.enqueue))
     return ResolvedStudy(
         task=resolved_task,
@@ -284,6 +285,12 @@ def _check_pruner(spec: StudySpec, space: SearchSpace) -> None:
         and pruner.max_resource < pruner.min_resource
     ):
         raise InputError("inverted_range", "max_resource is below min_resource.", ("pruner",))
+
+
+def _check_kept(checkpoint: Checkpoint) -> None:
+    if checkpoint.onnx and checkpoint.keep == "none":
+        detail = "With keep none no model stays that could hold an ONNX file: keep best or all."
+        raise InputError("invalid_value", detail, ("checkpoint", "onnx"))
 
 
 def _enqueued(entry: dict[str, Scalar], space: SearchSpace, index: int) -> Params:

@@ -176,6 +176,8 @@ class Checkpoint(Document):
     """How often, where `upload` is set."""
     keep: Literal["best", "all", "none"] = "best"
     """Model files: of the best trial, of every completed trial, or none once the study ended."""
+    onnx: bool = False
+    """Those files also hold the network as `onnx/model.onnx`. Workers need `bertune[onnx]`."""
 
 
 class StudySpec(Document):

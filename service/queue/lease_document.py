@@ -48,6 +48,7 @@ def lease_document(
         lease_expires_at=datetime.fromtimestamp(expires_at, UTC),
         resume=None if evaluates else _resume(session, trial_id, attempt),
         checkpoint=None if evaluates else _checkpoint(plan),
+        onnx=not evaluates and plan.key.spec.checkpoint.onnx,
     )
 
 

@@ -225,6 +225,7 @@ class LeaseRun:
             checkpoint_s=self._setup.checkpoint_s,
             resume_path=None if resume is None else str(resume),
             resume_must_fit=self._checkpoint.replaceable(resume),
+            onnx=lease.onnx,
         )
 
     def _report(self, epoch: Epoch) -> Decision:
@@ -245,8 +246,9 @@ class LeaseRun:
             return
         folder = self._workspace.folder / "model"
         self._begin(Keep(job=self._job, folder=str(folder)))
-        while not isinstance(self._next(), Kept):
+        while not isinstance(kept := self._next(), Kept):
             continue
+        self._uploads.problems.extend(kept.problems)
         archive = self._workspace.folder / MODEL_ZIP
         zip_folder(folder, archive)
         self._uploads.send(MODEL_ZIP, archive)

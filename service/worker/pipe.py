@@ -54,6 +54,8 @@ class Train:
     """A checkpoint to go on from; one that does not fit this job is left alone."""
     resume_must_fit: bool = False
     """Then it fails the job instead, with `OTHER_CHECKPOINT`."""
+    onnx: bool = False
+    """A model that is kept holds an ONNX file; where none can be made the job fails at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +173,8 @@ class Kept:
 
     type: Literal["kept"] = "kept"
     job: str
+    problems: list[str] = field(default_factory=list)
+    """What of it could not be made, each `code: sentence`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,10 +19,12 @@ import pyarrow as pa
 from model.config import TrainConfig
 from model.errors import InputError, TrainingError
 from model.normalised_file import Examples, read_examples
+from model.onnx_packages import check_onnx_installed
 from model.progress import OnProgress, unheard
 from model.splits import read_rows
 from service.worker.pipe import Evaluate, Finished, SplitFile, Train
 from service.worker.trainer_loop import (
+    RETRIED,
     OnCheckpoint,
     OnEpoch,
     ShouldStop,
@@ -57,6 +59,8 @@ class ModelRunner:
         self._cache = model.training.TrainingCache(options.cache_bytes)
         self._data: tuple[tuple[str, str], TrainData] | None = None
         self._last: TrainResult | None = None
+        self._onnx = False
+        """Whether the last job's model, if it is kept, is to hold an ONNX file."""
 
     def device(self) -> Device:
         import torch
@@ -87,6 +91,9 @@ class ModelRunner:
         from model.training import train
 
         self._last = None  # its weights are of no more use, and memory may be short
+        self._onnx = job.onnx
+        if job.onnx:
+            check_onnx_installed()
 
         def report(epoch: "EpochReport") -> Any:
             return on_epoch(epoch.epoch, epoch.metrics)
@@ -147,10 +154,11 @@ class ModelRunner:
             info=self._info(device=device_name(self._device), precision=config.precision),
         )
 
-    def keep(self, folder: Path) -> None:
+    def keep(self, folder: Path) -> list[str]:
         if self._last is None:
             raise RuntimeError("there is no training job whose model could be kept")
         self._last.save(folder)
+        return onnx_problems(folder) if self._onnx else []
 
     def _train_data(self, job: Train) -> "TrainData":
         """The job's texts, read anew only when the last job had others."""
@@ -197,6 +205,20 @@ def checkpoint_plan(
         on_resumed=on_resumed,
         on_saved=on_saved,
     )
+
+
+def onnx_problems(folder: Path) -> list[str]:
+    """Add the ONNX file to a saved model. A network that cannot be translated, or not in this
+    memory, is a problem of the model and no reason to throw the training away."""
+    from model.onnx_export import export_onnx
+
+    try:
+        export_onnx(folder)
+    except TrainingError as error:
+        if error.code in RETRIED:
+            raise
+        return [f"{error.code}: The model has no ONNX file. {error.detail}"]
+    return []
 
 
 def read_split(source: SplitFile) -> Examples:

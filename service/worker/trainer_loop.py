@@ -99,8 +99,9 @@ class Runner(Protocol):
 
     def evaluate(self, job: Evaluate, *, on_progress: OnProgress) -> Finished: ...
 
-    def keep(self, folder: Path) -> None:
-        """Write the model of the last training job as a Hugging Face folder."""
+    def keep(self, folder: Path) -> list[str]:
+        """Write the model of the last training job as a Hugging Face folder; returns the problems
+        that it came to without."""
         ...
 
 
@@ -138,8 +139,7 @@ class Trainer:
 
     def _work(self, command: Train | Evaluate | Keep) -> FromTrainer:
         if isinstance(command, Keep):
-            self._runner.keep(Path(command.folder))
-            return Kept(job=command.job)
+            return Kept(job=command.job, problems=self._runner.keep(Path(command.folder)))
         if isinstance(command, Evaluate):
             return self._runner.evaluate(command, on_progress=self._reporter(command.job))
 

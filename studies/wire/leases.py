@@ -110,6 +110,8 @@ class Lease(Answer):
     resume: Resume | None = None
     checkpoint: CheckpointUpload | None = None
     """None: checkpoints stay on the worker's disk."""
+    onnx: bool = False
+    """Whether a model that is kept also holds the network as an ONNX file."""
 
 
 class EpochMetrics(Request):

@@ -45,6 +45,17 @@ def test_a_trial_is_trained_reported_and_finished(server: LeaseServer, start: St
     assert b"this line must not reach the pipe" in server.uploads["train.log"]
 
 
+def test_what_a_kept_model_came_to_without_is_told_with_the_result(
+    server: LeaseServer, start: StartAgent
+) -> None:
+    server.on_renew = lambda body: "keep_model" if body["value"] else "continue"
+    server.add_lease("t1", onnx=True)
+    start(until_idle_s=0).exit_status()
+    _, end, result = server.end()
+    assert (end, result["info"]["problems"]) == ("result", ["onnx_failed: a fake network"])
+    assert "model.zip" in server.uploads
+
+
 def test_renewals_tell_what_the_trial_is_at(server: LeaseServer, start: StartAgent) -> None:
     server.on_renew = lambda body: "keep_model" if body["value"] else "continue"
     server.add_lease("t1")

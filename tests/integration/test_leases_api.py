@@ -319,6 +319,14 @@ def test_checkpoints_are_uploaded_only_where_the_study_says_so(server: ApiServer
     assert lease.resume is None
 
 
+@pytest.mark.parametrize("onnx", [False, True])
+def test_a_lease_says_whether_the_model_is_wanted_as_onnx_too(
+    server: ApiServer, onnx: bool
+) -> None:
+    checkpoint_study(server, onnx=onnx)
+    assert claim(server, worker="w1").onnx is onnx
+
+
 def test_the_next_attempt_goes_on_from_the_newest_checkpoint(server: ApiServer) -> None:
     checkpoint_study(server, upload=True)
     first = claim(server, worker="w1")

@@ -80,10 +80,11 @@ class FakeRunner:
         assert (Path(str(job.config["model"])) / "weights").read_text().startswith("{")
         return _finished(job.job, 0.5, job.labels)
 
-    def keep(self, folder: Path) -> None:
+    def keep(self, folder: Path) -> list[str]:
         assert self._job is not None
         folder.mkdir()
         (folder / "weights").write_text(str(self._job.config))
+        return ["onnx_failed: a fake network"] if self._job.onnx else []
 
 
 def _behaviour(job: Train, resumed: int | None) -> str:

@@ -68,7 +68,7 @@ FROM_TRAINER: list[FromTrainer] = [
         confusion=ConfusionMatrix(labels=["a", "b"], matrix=[[3, 1], [0, 2]]),
         info={"steps": 12, "versions": {"torch": "2"}},
     ),
-    Kept(job="t1/2"),
+    Kept(job="t1/2", problems=["onnx_failed: Why."]),
     Failed(job="t1/2", code="nan_loss", detail="line\nline", retry=False),
 ]
 

@@ -188,6 +188,7 @@ RATE = {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-3}}
         ({"enqueue": [{"learning_rate": 1.0}]}, "invalid_value", ("enqueue", 0, "learning_rate")),
         ({"sampler": {"name": "grid"}}, "continuous_grid", ("search_space", "learning_rate")),
         ({"pruner": {"name": "threshold"}}, "missing_bound", ("pruner",)),
+        ({"checkpoint": {"onnx": True, "keep": "none"}}, "invalid_value", ("checkpoint", "onnx")),
     ],
 )
 def test_bad_values_are_refused_with_their_place(

@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from model.config import Scalar
-from model.errors import InputError
+from model.errors import InputError, TrainingError
 from model.normalised_file import SCHEMA
 from model.splits import SplitRows, write_rows
 from service.worker import trainer
@@ -125,6 +125,47 @@ def test_a_stopped_job_keeps_what_its_finished_epochs_gave(runner: ModelRunner, 
     at_once: dict[str, Any] = {**UNDISTURBED, "should_stop": lambda: "now"}
     before = runner.train(job, on_epoch=lambda *_: "continue", **at_once)
     assert (before.value, before.confusion, before.metrics) == (None, None, {})
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_a_model_is_kept_with_its_onnx_file_and_the_next_trial_never_knows(
+    runner: ModelRunner, job: Train, tmp_path: Path
+) -> None:
+    for name, onnx in (("with", True), ("after", False)):
+        runner.train(replace(job, onnx=onnx), on_epoch=lambda *_: "continue", **UNDISTURBED)
+        assert runner.keep(tmp_path / name) == []
+    assert (tmp_path / "with/onnx/model.onnx").is_file()
+    assert not (tmp_path / "after/onnx").exists()
+    assert weights(tmp_path / "with") == weights(tmp_path / "after")
+
+
+def test_a_model_that_cannot_be_translated_is_kept_without_the_file(
+    runner: ModelRunner, job: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = iter(("onnx_failed", "disk_full"))
+
+    def failed(folder: Path) -> None:
+        raise TrainingError(next(codes), "Why.")
+
+    monkeypatch.setattr("model.onnx_export.export_onnx", failed)
+    runner.train(replace(job, onnx=True), on_epoch=lambda *_: "stop", **UNDISTURBED)
+    assert runner.keep(tmp_path / "model") == ["onnx_failed: The model has no ONNX file. Why."]
+    assert (tmp_path / "model/model.safetensors").is_file()
+    with pytest.raises(TrainingError):  # another machine, or this one later, has room for it
+        runner.keep(tmp_path / "again")
+
+
+def test_a_job_whose_onnx_file_cannot_be_made_here_fails_before_it_reads_anything(
+    runner: ModelRunner, job: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.onnx_packages.find_spec", lambda name: None)
+    nowhere = replace(job, onnx=True, train=SplitFile("/no/such/file", "train"))
+    with pytest.raises(InputError, match=r"onnx, onnxscript, onnxruntime: pip install") as raised:
+        runner.train(nowhere, on_epoch=lambda *_: "continue", **UNDISTURBED)
+    assert raised.value.code == "onnx_not_installed"
 
 
 def test_a_kept_model_loads_and_scores_as_it_did(

@@ -35,7 +35,7 @@ class Failing:
     def device(self) -> Device:
         return Device(kind="cpu", name="cpu")
 
-    def keep(self, folder: Path) -> None:
+    def keep(self, folder: Path) -> list[str]:
         raise self._error
 
 
