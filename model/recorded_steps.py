@@ -36,7 +36,8 @@ RECORDED_TYPES = frozenset(
     }
 )
 """Model types whose passes neither ask the card for anything on their way nor send it anything, as
-a recording must not. MPNet sends its relative positions."""
+a recording must not. MPNet failed the one time it was tried, when padding with an id that its
+table lacked was still possible; it has to be tried again."""
 
 SHAPES = 32
 """Recordings of passes that are kept; batches of further shapes run as they come."""
@@ -197,7 +198,8 @@ class _Passes:
         return self._logits.detach()
 
     def backward(self, gradient: torch.Tensor) -> None:
-        """Adds to the gradients of the weights."""
+        """Leaves the gradients with the weights: added to theirs, but for those of
+        `HalfWeights`, which follow its ``add``."""
         self._gradient.copy_(gradient)
         self._backward.replay()
 
