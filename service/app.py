@@ -45,7 +45,7 @@ from service.store.pulse import give_back_downtime
 from service.store.schema import upgrade
 from service.waking import Waker
 from service.webhooks.sender import WebhookSender
-from studies.optuna_adapter import OptunaAdapter
+from studies.search.adapter import OptunaAdapter
 
 DESCRIPTION = (
     "Hyperparameter search for BERT models. Send a key as `Authorization: Bearer KEY`. "

@@ -12,7 +12,7 @@ from service.queue.dispatch import Dispatcher
 from service.settings import Settings
 from service.store.database import Database
 from service.waking import Waker
-from studies.optuna_adapter import OptunaAdapter
+from studies.search.adapter import OptunaAdapter
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from service.errors import DatabaseUnavailableError
 from service.store.outage import is_unavailable
-from studies.optuna_adapter import OptunaAdapter
+from studies.search.adapter import OptunaAdapter
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment

@@ -21,7 +21,7 @@ from service.store.database import Database
 from service.store.studies import best_trials, results_of
 from service.store.tables import ConfusionCell, Trial
 from service.store.trials import StoredMatrix, class_metrics_of, class_score, confusion_of
-from studies.optuna_adapter import OptunaAdapter
+from studies.search.adapter import OptunaAdapter
 from studies.wire.trials import ClassScore
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from service.queue.telling import Teller
 from service.store.claims import Held, store_params
 from service.store.database import Database
 from service.store.tables import Study, Trial
-from studies.optuna_adapter import Asked, NotInOptunaError, OptunaAdapter
+from studies.search.adapter import Asked, NotInOptunaError, OptunaAdapter
 
 
 class GridExhaustedError(LookupError):

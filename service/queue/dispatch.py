@@ -32,7 +32,7 @@ from service.store.outage import is_unavailable
 from service.store.tables import Trial
 from service.store.workers import may_claim, meet_worker, stop_worker
 from service.waking import Waker
-from studies.optuna_adapter import OptunaAdapter
+from studies.search.adapter import OptunaAdapter
 from studies.wire.leases import (
     EndAnswer,
     FailureRequest,

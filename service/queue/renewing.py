@@ -18,7 +18,7 @@ from service.store.tables import Study, Trial
 from service.store.trial_stage import note_stage
 from service.store.trials import last_epochs
 from service.store.workers import touch_holder
-from studies.optuna_adapter import OptunaAdapter
+from studies.search.adapter import OptunaAdapter
 from studies.wire.leases import Action, EpochMetrics, RenewAnswer, RenewRequest
 
 logger = logging.getLogger(__name__)

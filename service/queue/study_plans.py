@@ -10,8 +10,8 @@ from service.errors import NotFoundError
 from service.store.database import Database
 from service.store.datasets import INDICES_PREFIX, stored_heads
 from service.store.tables import Dataset, DatasetFile, Study
-from studies.optuna_adapter import StudyKey
 from studies.resolution import ResolvedStudy, resolve
+from studies.search.study_key import StudyKey
 from studies.space import highest
 from studies.spec import StudySpec
 

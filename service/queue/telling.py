@@ -9,7 +9,7 @@ from service.queue.study_plans import StudyPlan
 from service.store.database import Database
 from service.store.overtime import TRIAL_TIMEOUT
 from service.store.tables import Trial
-from studies.optuna_adapter import NotInOptunaError, OptunaAdapter, Outcome
+from studies.search.adapter import NotInOptunaError, OptunaAdapter, Outcome
 from studies.states import TRIAL_ENDED
 
 logger = logging.getLogger(__name__)

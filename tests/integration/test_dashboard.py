@@ -8,7 +8,8 @@ from fastapi.testclient import TestClient
 
 from service.pages.dashboard import mount_dashboard
 from service.store.database import Database
-from studies.optuna_adapter import OptunaAdapter, StudyKey
+from studies.search.adapter import OptunaAdapter
+from studies.search.study_key import StudyKey
 from studies.space import Choices
 from studies.spec import StudySpec
 

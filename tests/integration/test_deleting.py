@@ -383,7 +383,7 @@ def _dying(real: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
 STEPS = (
     "service.queue.purge.shutil.rmtree",
     "service.store.deletion.forget_artifacts",
-    "studies.optuna_adapter.OptunaAdapter.delete_study",
+    "studies.search.adapter.OptunaAdapter.delete_study",
     "service.store.deletion.forget_events",
     "service.store.deletion.forget_trials",
     "service.store.deletion.mark_purged",

@@ -23,7 +23,7 @@ from service.store.schema import (
 )
 from service.store.studies import disk_bytes_of
 from service.store.tables import Base, Study, Trial
-from studies.optuna_adapter import OptunaAdapter
+from studies.search.adapter import OptunaAdapter
 
 
 def tables(database: Database) -> set[str]:

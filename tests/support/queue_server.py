@@ -19,7 +19,7 @@ from service.store.database import Database
 from service.store.lifecycle import extend_study, pause_study, resume_study
 from service.store.tables import Attempt, Study, Trial
 from service.waking import Waker
-from studies.optuna_adapter import OptunaAdapter
+from studies.search.adapter import OptunaAdapter
 from studies.wire.leases import Lease
 from studies.wire.studies import PauseMode
 

@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL, make_url
 
 from service.store.database import Database
 from service.store.schema import upgrade
-from studies.optuna_adapter import OptunaAdapter
+from studies.search.adapter import OptunaAdapter
 
 MakeDatabase = Callable[[str], AbstractContextManager[URL]]
 

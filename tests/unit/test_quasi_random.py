@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from studies.quasi_random import quasi_random_point
+from studies.search.quasi_random import quasi_random_point
 from studies.space import Choices, FloatRange, IntRange, Params, SearchSpace
 
 SPACE: SearchSpace = {

@@ -20,7 +20,7 @@ from service.queue.asking import Asker
 from service.queue.dispatch import Dispatcher
 from service.queue.purge import Purge
 from service.store import deletion
-from studies.optuna_adapter import OptunaAdapter
+from studies.search.adapter import OptunaAdapter
 
 Condition = Callable[..., bool]
 """Whether a call, by its arguments, is one to die at."""

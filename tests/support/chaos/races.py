@@ -24,7 +24,7 @@ from service.store.leases import sweep_study
 from service.store.moves import lock_study
 from service.store.tables import Study, Trial
 from service.worker.lifetime import die_with_parent
-from studies.optuna_adapter import OptunaAdapter
+from studies.search.adapter import OptunaAdapter
 
 BARRIER_S = 60.0
 _fork = multiprocessing.get_context("fork")

@@ -1,4 +1,4 @@
-"""Optuna behind one door: the only file that imports it.
+"""Optuna behind one door: nothing outside of this package imports it.
 
 Our tables decide; Optuna's storage is the sampler's memory and what its web pages show. So every
 call here may be repeated after a crash, nothing depends on Optuna's ids, numbers or study ids, and
@@ -8,59 +8,40 @@ Two storages are kept open: one for asking, reporting and telling, one that only
 pages, so that opening a study of 10,000 trials holds up nobody.
 """
 
-import hashlib
 import json
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
-from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from optuna.pruners import (
-    BasePruner,
-    HyperbandPruner,
-    MedianPruner,
-    NopPruner,
-    SuccessiveHalvingPruner,
-    ThresholdPruner,
-)
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study, StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import URL, make_url
 
-from model.config import Direction, Scalar
-from model.errors import InputError
+from model.config import Scalar
 from studies import spec as specs
-from studies.optuna_database import (
+from studies.search.database import (
     connect_args,
     delete_trials,
     holds_newest_id,
     one_server_at_a_time,
     prepare,
     read_note_keys,
-    read_studies,
     read_study_attr,
-    read_trial_notes,
     read_unfinished,
 )
-from studies.quasi_random import quasi_random_point
-from studies.space import Choices, FloatRange, IntRange, Parameter, Params, SearchSpace, convert
+from studies.search.drawing import draw_trial
+from studies.search.pages import HIDDEN, PagesStorage, note, note_attrs, text_key
+from studies.search.pruners import pruner_of
+from studies.search.samplers import sampler_of
+from studies.search.sole_writer import SoleWriterStorage
+from studies.search.study_key import OWNER, StudyKey
+from studies.space import Params
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -69,9 +50,6 @@ logger = logging.getLogger(__name__)
 
 Outcome = Literal["completed", "pruned", "failed", "out_of_memory", "out_of_time"]
 
-OWNER = "bertune_owner"
-NUMBER = "bertune_number"
-HIDDEN = "bertune:deleted"
 METRIC_NAMES = "study:metric_names"
 BROKEN_CONSTRAINT: dict[Outcome, str] = {
     "out_of_memory": "fits_memory",
@@ -81,18 +59,6 @@ BROKEN_CONSTRAINT: dict[Outcome, str] = {
 
 class NotInOptunaError(LookupError):
     """Optuna's storage holds no such study, or the study has no such trial."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyKey:
-    """A study as Optuna needs to know it; `optuna_name` is ``<name> [<id>]``."""
-
-    optuna_name: str
-    direction: Direction
-    metric: str
-    spec: specs.StudySpec
-    space: SearchSpace
-    max_epochs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +94,12 @@ class OptunaAdapter:
         _quieten_optuna()
         with one_server_at_a_time(self._url):
             self._writer_rdb = _open(self._url, RDBStorage, read_only=False)
-            self._reader_rdb = _open(self._url, _PagesStorage, read_only=True)
-        self._storage: BaseStorage = optuna.storages.get_storage(self._writer_rdb)
+            self._reader_rdb = _open(self._url, PagesStorage, read_only=True)
+        self._storage: BaseStorage = (
+            SoleWriterStorage(self._writer_rdb)  # one server process, by design
+            if self._is_sqlite
+            else optuna.storages.get_storage(self._writer_rdb)
+        )
 
     def close(self) -> None:
         """Close every connection. The adapter is of no use afterwards."""
@@ -182,27 +152,21 @@ class OptunaAdapter:
     def ask(self, key: StudyKey, number: int, owner: str, fixed: Params) -> Asked:
         """Parameters for trial ``number``: ``fixed`` where given, the sampler's for the rest.
 
-        The Optuna trial is born RUNNING with its owner's name, so whatever a crash leaves behind
-        can be told apart. An unfinished trial of the same owner is such a leftover: it is failed,
-        since its values may be half drawn, and drawing again from the start gives the same ones.
+        The Optuna trial is born RUNNING with its owner's name and all of its values, so whatever a
+        crash leaves behind can be told apart. An unfinished trial of the same owner is such a
+        leftover: it is failed, and drawing again gives the same values.
         Callers hold the study's lock, so that asks see one another on every server.
         Raises `InputError` for a fixed value outside the space, `NotInOptunaError` without study.
         """
-        given = _given(key, number, fixed)
         with self._writing():
-            study = self._study(key, number)
-            for leftover in self._unfinished(study):
+            study_id = self._study_id(key.optuna_name)
+            states = (TrialState.RUNNING, TrialState.WAITING)
+            for leftover in self._storage.get_all_trials(study_id, deepcopy=False, states=states):
                 if leftover.user_attrs.get(OWNER) == owner:
                     self._storage.set_trial_state_values(leftover._trial_id, TrialState.FAIL)
-            template = _new_trial(key.space, number, owner, given)
-            trial_id = self._storage.create_new_trial(study._study_id, template)
-            try:
-                trial = Trial(study, trial_id)
-                params = _draw(trial, key.space)
-            except BaseException:
-                self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-                raise
-        return Asked(params, trial_id, trial.number)
+            drawn, params = draw_trial(key, number, owner, fixed, self._storage)
+            trial_id = self._storage.create_new_trial(study_id, drawn)
+            return Asked(params, trial_id, self._storage.get_trial_number_from_id(trial_id))
 
     def report(self, key: StudyKey, optuna_trial_id: int, step: int, value: float) -> None:
         """Store the objective after epoch ``step`` (from 0).
@@ -274,19 +238,19 @@ class OptunaAdapter:
 
     def set_note(self, key: StudyKey, markdown: str) -> None:
         """Replace the note on the study's page."""
-        self._set_study_attrs(key, _note_attrs(None, markdown))
+        self._set_study_attrs(key, note_attrs(None, markdown))
 
     def set_trial_note(self, key: StudyKey, optuna_trial_id: int, markdown: str) -> None:
         """Replace the note on a trial's page; the trial may be finished."""
         with self._writing():
             self._trial(self._study_id(key.optuna_name), optuna_trial_id)
-        self._set_study_attrs(key, _note_attrs(optuna_trial_id, markdown))
+        self._set_study_attrs(key, note_attrs(optuna_trial_id, markdown))
 
     def note(self, key: StudyKey) -> str | None:
         """The note on the study's page, None when it has none."""
         self._forbid()
         with self._reader_rdb.engine.begin() as connection:
-            found = read_study_attr(connection, key.optuna_name, f"{_note_prefix(None)}_str:0")
+            found = read_study_attr(connection, key.optuna_name, text_key(None))
         return None if found is None else str(found)
 
     def noted_trials(self, key: StudyKey) -> set[int]:
@@ -309,7 +273,7 @@ class OptunaAdapter:
         import optuna_dashboard  # a second or more, which only a server should pay
 
         self._forbid()
-        optuna_dashboard._note.get_note_from_system_attrs = _note
+        optuna_dashboard._note.get_note_from_system_attrs = note
         storage = optuna.storages.get_storage(self._reader_rdb)
         app: WSGIApplication = optuna_dashboard.wsgi(storage)
         return app
@@ -343,8 +307,8 @@ class OptunaAdapter:
             return optuna.load_study(
                 study_name=key.optuna_name,
                 storage=self._storage,
-                sampler=_sampler(key.spec, number),
-                pruner=_pruner(key),
+                sampler=sampler_of(key.spec, number),
+                pruner=pruner_of(key),
             )
         except KeyError:
             raise NotInOptunaError(f"Optuna has no study {key.optuna_name!r}") from None
@@ -359,10 +323,6 @@ class OptunaAdapter:
         if found != optuna_trial_id:
             raise NotInOptunaError(f"Optuna's study {study_id} has no trial {optuna_trial_id}")
         return trial
-
-    def _unfinished(self, study: Study) -> list[FrozenTrial]:
-        states = (TrialState.RUNNING, TrialState.WAITING)
-        return self._storage.get_all_trials(study._study_id, deepcopy=False, states=states)
 
     def _finish(
         self, study: Study, trial: FrozenTrial, outcome: Outcome, value: float | None
@@ -386,61 +346,6 @@ class OptunaAdapter:
                 self._storage.set_study_system_attr(study_id, name, attr)
 
 
-# -- storages ------------------------------------------------------------------------------------
-
-
-class _PagesAttrs(dict[str, Any]):
-    """A study's attributes for the pages; its trials' notes are read when they are first asked for.
-
-    Optuna reads every attribute of every study for each answer, also for the list of studies.
-    """
-
-    def __init__(self, attrs: dict[str, Any], read_notes: Callable[[], dict[str, Any]]) -> None:
-        super().__init__(attrs)
-        self._read_notes = read_notes
-
-    @cached_property
-    def trial_notes(self) -> dict[str, Any]:
-        return self._read_notes()
-
-
-class _PagesStorage(RDBStorage):
-    """What the pages read: studies that were deleted do not show, even while their rows stay."""
-
-    def get_all_studies(self) -> list[FrozenStudy]:
-        with self.engine.begin() as connection:
-            rows = read_studies(connection)
-        return [
-            FrozenStudy(
-                study_name=row.name,
-                direction=None,
-                directions=[StudyDirection[name] for name in row.directions],
-                user_attrs=row.user_attrs,
-                system_attrs=_PagesAttrs(row.system_attrs, partial(self._notes, row.study_id)),
-                study_id=row.study_id,
-            )
-            for row in rows
-            if HIDDEN not in row.system_attrs
-        ]
-
-    def _notes(self, study_id: int) -> dict[str, Any]:
-        with self.engine.begin() as connection:
-            return read_trial_notes(connection, study_id)
-
-
-def _note(system_attrs: dict[str, Any], trial_id: int | None) -> dict[str, Any]:
-    """The note of a study (trial_id None) or a trial, as the pages want it.
-
-    It takes the place of the pages' own function, which looks through all notes of a study for
-    each of its trials: 60 s for a study of 5,000. Notes of ours are one attribute each.
-    """
-    attrs = system_attrs
-    if trial_id is not None and isinstance(system_attrs, _PagesAttrs):
-        attrs = system_attrs.trial_notes
-    prefix = _note_prefix(trial_id)
-    return {"version": attrs.get(f"{prefix}_ver", 0), "body": attrs.get(f"{prefix}_str:0", "")}
-
-
 def _quieten_optuna() -> None:
     """Optuna's log lines go where ours go, warnings and errors only."""
     optuna.logging.disable_default_handler()
@@ -457,19 +362,6 @@ def _open(url: URL, make: type[RDBStorage], *, read_only: bool) -> RDBStorage:
     return storage
 
 
-def _note_prefix(trial_id: int | None) -> str:
-    return "dashboard:note" if trial_id is None else f"dashboard:{trial_id}:note"
-
-
-def _note_attrs(trial_id: int | None, markdown: str) -> dict[str, Any]:
-    """A note as the pages read it: one attribute with the whole text, and a growing version.
-
-    The text goes first, so that a reader never sees a new version with the old text.
-    """
-    prefix = _note_prefix(trial_id)
-    return {f"{prefix}_str:0": markdown, f"{prefix}_ver": time.time_ns() // 1_000_000}
-
-
 def _facts(spec: specs.StudySpec) -> dict[str, Scalar]:
     """What the study's page lists beside its figures."""
     return {
@@ -479,143 +371,3 @@ def _facts(spec: specs.StudySpec) -> dict[str, Scalar]:
         "pruner": spec.pruner.name,
         "seed": spec.seed,
     }
-
-
-# -- samplers and pruners ------------------------------------------------------------------------
-
-
-def _hashed(name: str) -> int:
-    """64 bits, equal in every process."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-
-
-def _sampler(spec: specs.StudySpec, number: int) -> BaseSampler:
-    """A sampler for one ask: equal seeds on two asks at once would give equal trials."""
-    seed = _hashed(f"sampler:{spec.seed}:{number}") % 2**32
-    if isinstance(spec.sampler, specs.Tpe):
-        return TPESampler(
-            seed=seed,
-            n_startup_trials=spec.sampler.n_startup_trials,
-            multivariate=spec.sampler.multivariate,
-        )
-    return RandomSampler(seed=seed)  # grid and QMC: for what no point names
-
-
-def _given(key: StudyKey, number: int, fixed: Params) -> Params:
-    """Values that no sampler draws: the fixed ones, and the point of a quasi-random sequence."""
-    for name in fixed:
-        if name not in key.space:
-            raise InputError("not_searched", f"{name} is not searched.", ("fixed", name))
-    exact = {name: convert(name, key.space[name], fixed[name], ("fixed", name)) for name in fixed}
-    sampler = key.spec.sampler
-    if not isinstance(sampler, specs.Qmc):
-        return exact
-    point = quasi_random_point(
-        key.space,
-        kind=sampler.qmc_type,
-        scramble=sampler.scramble,
-        seed=key.spec.seed,
-        index=number,
-    )
-    return {**point, **exact}
-
-
-def _new_trial(space: SearchSpace, number: int, owner: str, given: Params) -> FrozenTrial:
-    """The trial as it is first stored, in one write.
-
-    Given values go in as drawn ones: as Optuna's "fixed" ones they would raise a warning when they
-    lie off a step, which is allowed. (Only the class itself takes them; `create_trial` checks.)
-    """
-    return FrozenTrial(
-        number=-1,
-        trial_id=-1,
-        state=TrialState.RUNNING,
-        value=None,
-        datetime_start=datetime.now(),  # Optuna's own convention: naive, local
-        datetime_complete=None,
-        params=dict(given),
-        distributions={name: _distribution(space[name]) for name in given},
-        user_attrs={NUMBER: number, OWNER: owner},
-        system_attrs={},
-        intermediate_values={},
-    )
-
-
-def _draw(trial: Trial, space: SearchSpace) -> Params:
-    """Every parameter in the order of the space, as the exact choice or type.
-
-    They are drawn in alphabetical order, since a database may give a space back in another order.
-    """
-    drawn = {name: _suggest(trial, name, _distribution(space[name])) for name in sorted(space)}
-    return {
-        name: convert(name, parameter, drawn[name], ("search_space", name))
-        for name, parameter in space.items()
-    }
-
-
-def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Scalar | None:
-    match distribution:
-        case FloatDistribution(low=low, high=high, step=step, log=log):
-            return trial.suggest_float(name, low, high, step=step, log=log)
-        case IntDistribution(low=low, high=high, step=step, log=log):
-            return trial.suggest_int(name, low, high, step=step, log=log)
-        case CategoricalDistribution(choices=choices):
-            return trial.suggest_categorical(name, choices)
-    raise TypeError(f"no such distribution: {distribution!r}")
-
-
-def _distribution(parameter: Parameter) -> BaseDistribution:
-    """Optuna warns unless a range ends on a step, so it ends on the last one here."""
-    match parameter:
-        case Choices():
-            return CategoricalDistribution(parameter.choices)
-        case IntRange(low=low, high=high, step=step):
-            return IntDistribution(low, high - (high - low) % step, log=parameter.log, step=step)
-        case FloatRange(low=low, high=high, step=None):
-            return FloatDistribution(low, high, log=parameter.log)
-        case FloatRange(low=low, high=high, step=step):
-            # In decimals, as Optuna checks it: 0.1 + 2 * 0.1 is not 0.3 in binary.
-            start, stop, stride = (Decimal(str(number)) for number in (low, high, step))
-            last = start + (stop - start) // stride * stride
-            return FloatDistribution(low, float(last), step=step)
-
-
-class _NumberedHyperband(HyperbandPruner):
-    """Hyperband whose brackets follow from (seed, our number), not from the study's name."""
-
-    def __init__(self, seed: int, options: specs.Hyperband, max_resource: int) -> None:
-        super().__init__(
-            min_resource=options.min_resource,
-            max_resource=max_resource,
-            reduction_factor=options.reduction_factor,
-        )
-        self._seed = seed
-
-    def _get_bracket_id(self, study: Study, trial: FrozenTrial) -> int:  # noqa: ARG002
-        if not self._pruners:  # not set up yet: Optuna asks for a bracket, and uses none
-            return 0
-        number = trial.user_attrs.get(NUMBER, trial.number)
-        ticket = _hashed(f"bracket:{self._seed}:{number}") % self._total_trial_allocation_budget
-        for bracket, share in enumerate(self._trial_allocation_budgets):
-            ticket -= share
-            if ticket < 0:
-                return bracket
-        raise AssertionError("the shares add up to the whole")
-
-
-def _pruner(key: StudyKey) -> BasePruner:
-    match key.spec.pruner:
-        case specs.Median() as median:
-            return MedianPruner(median.n_startup_trials, median.n_warmup_steps)
-        case specs.SuccessiveHalving() as halving:
-            return SuccessiveHalvingPruner(
-                halving.min_resource, halving.reduction_factor, halving.min_early_stopping_rate
-            )
-        case specs.Hyperband() as hyperband:
-            # Below min_resource there would be no bracket at all.
-            longest = max(hyperband.max_resource or key.max_epochs, hyperband.min_resource)
-            return _NumberedHyperband(key.spec.seed, hyperband, longest)
-        case specs.Threshold() as threshold:
-            return ThresholdPruner(threshold.lower, threshold.upper, threshold.n_warmup_steps)
-        case specs.NoPruner():
-            return NopPruner()
