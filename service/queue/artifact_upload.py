@@ -70,7 +70,7 @@ def _check_lease(context: ServerContext, trial_id: str, attempt: int) -> None:
 
 def _lock_running(session: Session, context: ServerContext, trial_id: str, attempt: int) -> Trial:
     touch_holder(session, trial_id, attempt)
-    trial = lock_renewable(session, context.database.now_s(), trial_id, attempt)
+    trial, _ = lock_renewable(session, context.database.now_s(), trial_id, attempt)
     if trial.state != "running":
         raise LeaseLostError(f"Trial {trial_id} is {trial.state}.")
     return trial

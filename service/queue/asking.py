@@ -1,5 +1,7 @@
 """Gives a claimed trial its parameters: asks Optuna once per trial, outside any transaction."""
 
+from sqlalchemy import select
+
 from service.errors import LeaseLostError
 from service.queue.study_lock import StudyLocks
 from service.queue.study_plans import StudyPlan
@@ -32,26 +34,26 @@ class Asker:
         Raises `GridExhaustedError`, `LeaseLostError` when the study was deleted, and whatever
         Optuna raises.
         """
-        if not self._has_params(held.trial_id):
+        if not held.has_params:
             with self._locks.hold(plan.study_id):
                 self._ask(plan, held)
 
-    def _has_params(self, trial_id: str) -> bool:
-        with self._database.reading() as session:
-            return session.get_one(Trial, trial_id).params is not None
-
     def _ask(self, plan: StudyPlan, held: Held) -> None:
         """Ask Optuna, under the study's lock; once per trial, whatever becomes of the attempt."""
-        if self._has_params(held.trial_id):  # another attempt was here while we waited
+        with self._database.reading() as session:
+            trial = session.execute(
+                select(Trial.params, Trial.number, Study.deleted_at)
+                .join(Study, Study.id == Trial.study_id)
+                .where(Trial.id == held.trial_id)
+            ).one()
+        if trial.params is not None:  # another attempt was here while we waited
             return
+        if trial.deleted_at is not None:
+            # It is taken out of Optuna under this lock, and must not come back there.
+            raise LeaseLostError(f"The study of trial {held.trial_id} was deleted.")
         # What ended before this ask must be known to it, or the parameters would depend on luck.
         self._teller.tell_ended(plan)
-        with self._database.reading() as session:
-            if session.get_one(Study, plan.study_id).deleted_at is not None:
-                # It is taken out of Optuna under this lock, and must not come back there.
-                raise LeaseLostError(f"The study of trial {held.trial_id} was deleted.")
-            number = session.get_one(Trial, held.trial_id).number or 0
-        asked = self._asked(plan, number, held.trial_id)
+        asked = self._asked(plan, trial.number or 0, held.trial_id)
         with self._database.transaction() as session:
             stored = store_params(
                 session, self._clock, held, asked.params, optuna_trial_id=asked.optuna_trial_id

@@ -81,11 +81,6 @@ class Dispatcher:
 
     # -- claim -----------------------------------------------------------------------------------
 
-    def meet(self, request: LeaseRequest) -> None:
-        """Note that a worker asks for work, whether or not there is some."""
-        with self.database.transaction() as session:
-            meet_worker(session, request.worker, _device(request), arrives=True)
-
     def say_goodbye(self, worker_id: str) -> None:
         """A worker is gone, by its own word or by that of who saw it die: take its leases back.
 
@@ -105,14 +100,15 @@ class Dispatcher:
             logger.info("worker %s stopped and left %d trials", worker_id, len(held))
             self._waker.wake()
 
-    def claim(self, request: LeaseRequest) -> Lease | None:
+    def claim(self, request: LeaseRequest, *, arrives: bool = False) -> Lease | None:
         """The next trial for this slot, ready to train; None when nothing waits for now.
 
+        A worker that ``arrives``, beginning to ask, is noted to be there in any case.
         The same request again gets the same lease while it holds. Another request of a slot that
         holds a lease gives that one up: agents ask only with empty hands.
         """
         who = self._claimant(request)
-        while (held := self._repeated(who) or self._take(who)) is not None:
+        while (held := self._repeated(who) or self._take(who, arrives=arrives)) is not None:
             try:
                 return self._prepare(held)
             except GridExhaustedError:
@@ -152,20 +148,28 @@ class Dispatcher:
                     same = lease
         return same
 
-    def _take(self, who: Claimant) -> Held | None:
+    def _take(self, who: Claimant, *, arrives: bool) -> Held | None:
         """Claim from one study after the other, each in a transaction of its own: none ever waits
         for the locks of two."""
         skip: set[str] = set()
         while True:
             with self.database.reading() as session:
-                if not may_claim(session, who.worker):
-                    return None
-                study_id = claims.next_study(session, self._clock, skip)
+                study_id = None
+                if may_claim(session, who.worker, arrives=arrives):
+                    study_id = claims.next_study(session, self._clock, skip)
             if study_id is None:
+                if arrives:
+                    with self.database.transaction() as session:
+                        meet_worker(session, who.worker, who.device, arrives=True)
                 return None
             with self.database.transaction() as session:
                 held = claims.claim(
-                    session, self._clock, study_id, who, max_lost=self.settings.max_lost
+                    session,
+                    self._clock,
+                    study_id,
+                    who,
+                    max_lost=self.settings.max_lost,
+                    arrives=arrives,
                 )
             if held is not None:
                 return held

@@ -51,7 +51,7 @@ class Renewer:
         """
         with self._database.transaction() as session:
             touch_holder(session, trial_id, attempt)
-            trial = leases.lock_renewable(session, self._clock, trial_id, attempt)
+            trial, study = leases.lock_renewable(session, self._clock, trial_id, attempt)
             if trial.state != "running":
                 over = self._answer("cancel", self._settings.lease_s, datetime.now(UTC))
                 return Renewal(over, trial)
@@ -61,7 +61,6 @@ class Renewer:
             lease_s, expires_at = leases.extend(session, self._clock, trial)
             if request.stage is not None:
                 note_stage(trial, request.stage, at_s=expires_at - lease_s)
-            study = session.get_one(Study, trial.study_id)
             keep = _keeps_model(session, study, trial, request.value)
             preempt = study.pause_mode == "preempt" and self._has_work_left(session, trial)
         action: Action = "keep_model" if keep else "continue"
@@ -100,7 +99,7 @@ class Renewer:
                 value = report.metrics.get(plan.key.metric)
                 if value is not None and math.isfinite(value):
                     self._optuna.report(plan.key, trial.optuna_trial_id, report.epoch, value)
-            return self._optuna.should_prune(plan.key, trial.optuna_trial_id, trial.number or 0)
+            return self._optuna.should_prune(plan.key, trial.optuna_trial_id)
         except Exception:
             logger.exception("Optuna did not take the reports of trial %s", trial.id)
             return False

@@ -1,6 +1,7 @@
 """The worker protocol: claim a trial, renew and report, end it, upload what it made."""
 
 import asyncio
+from functools import partial
 from typing import Annotated
 
 from anyio import to_thread
@@ -46,12 +47,13 @@ async def claim(request: Request, context: Context, body: LeaseRequest) -> Lease
     holds; a slot that asks with another `request_id` gives up the lease it holds."""
     dispatcher, loop = context.dispatcher, asyncio.get_running_loop()
     deadline = loop.time() + body.wait_s
-    await to_thread.run_sync(dispatcher.meet, body)
+    arrives = True
     # A client that is gone must not be given a trial: nobody would train it.
     while not await request.is_disconnected():
-        lease = await to_thread.run_sync(dispatcher.claim, body)
+        lease = await to_thread.run_sync(partial(dispatcher.claim, body, arrives=arrives))
         if lease is not None:
             return lease
+        arrives = False
         left_s = deadline - loop.time()
         if left_s <= 0 or context.waker.closed:
             break

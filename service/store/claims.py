@@ -48,19 +48,24 @@ class Held:
     attempt: int
     study_id: str
     request_id: str
+    has_params: bool
+    """Whether its trial was asked for before; a retry keeps the parameters of the first time."""
 
 
 def held_by(session: Session, worker: str, slot: int | None = None) -> list[Held]:
     """The leases of a worker, or of one slot: none or one, unless an answer of ours was lost."""
     query = (
-        select(Attempt.trial_id, Attempt.attempt, Trial.study_id, Attempt.request_id)
+        select(Attempt.trial_id, Attempt.attempt, Trial.study_id, Attempt.request_id, Trial.params)
         .join(Trial, and_(Trial.id == Attempt.trial_id, Trial.attempt == Attempt.attempt))
         .where(Attempt.worker_id == worker, Trial.state == "running")
         .order_by(Attempt.started_at)
     )
     if slot is not None:
         query = query.where(Attempt.slot == slot)
-    return [Held(*row) for row in session.execute(query)]
+    return [
+        Held(row.trial_id, row.attempt, row.study_id, row.request_id, row.params is not None)
+        for row in session.execute(query)
+    ]
 
 
 def next_study(session: Session, clock: Clock, skip: set[str]) -> str | None:
@@ -100,10 +105,16 @@ def next_study(session: Session, clock: Clock, skip: set[str]) -> str | None:
 
 
 def claim(
-    session: Session, clock: Clock, study_id: str, who: Claimant, *, max_lost: int
+    session: Session,
+    clock: Clock,
+    study_id: str,
+    who: Claimant,
+    *,
+    max_lost: int,
+    arrives: bool = False,
 ) -> Held | None:
     """Take the study's next queued trial; None when it has none to give by now."""
-    present = meet_worker(session, who.worker, who.device)
+    present = meet_worker(session, who.worker, who.device, arrives=arrives)
     earlier = held_by(session, who.worker, who.slot)
     if earlier:  # the same request, sent again, was quicker
         return next((held for held in earlier if held.request_id == who.request_id), None)
@@ -190,7 +201,7 @@ def _take(session: Session, clock: Clock, study: Study, who: Claimant) -> Held |
         data = {"opened": study.test_opened}
         append_event(session, "study.test_opened", study_id=study.id, data=data)
     record_trial(session, trial, "trial.running", worker=who.worker)
-    return Held(trial.id, trial.attempt, study.id, who.request_id)
+    return Held(trial.id, trial.attempt, study.id, who.request_id, trial.params is not None)
 
 
 def store_params(

@@ -13,7 +13,6 @@ from service.errors import ConflictError
 from service.store.events import append_event
 from service.store.identifiers import new_id
 from service.store.moves import close_attempt, lock_study, move_study, move_trial
-from service.store.studies import best_trials
 from service.store.study_clock import counted_s
 from service.store.tables import Artifact, Dataset, DatasetFile, Study, Trial
 from studies.states import STUDY_ENDED
@@ -22,8 +21,15 @@ MODEL_ARTIFACT = "model.zip"
 
 
 def best_trial(session: Session, study: Study) -> Trial | None:
-    """The best completed trial, ties to the lower number; None when none completed."""
-    return best_trials(session, [study.id]).get(study.id)
+    """The best completed trial, ties to the lower number; None when none completed.
+
+    Two looks into the index `trial_by_value`, however many trials there are.
+    """
+    best = func.max if study.direction == "maximize" else func.min
+    of_study = Trial.study_id == study.id, Trial.state == "completed", Trial.kind == "train"
+    value = select(best(Trial.value)).where(*of_study).scalar_subquery()
+    query = select(Trial).where(*of_study, Trial.value == value)
+    return session.scalars(query.order_by(Trial.number).limit(1)).one_or_none()
 
 
 def beats(study: Study, value: float, number: int | None, best: Trial | None) -> bool:

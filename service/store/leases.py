@@ -4,14 +4,15 @@ A lease is (trial, attempt): of all who ever worked on a trial, one at most can 
 The database's clock decides (``clock`` is `Database.now_s`), never a worker's.
 """
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from service.errors import LeaseLostError, NotFoundError
 from service.store.clock import Clock
 from service.store.completion import cancel_overdue, complete_if_done
 from service.store.moves import close_attempt, fail_trial, lock_study, lock_trial, move_trial
-from service.store.overtime import end_if_overtime, end_overtime, timed_out
+from service.store.overtime import end_if_overtime, end_overtime, is_overtime, timed_out
 from service.store.tables import Attempt, Study, Trial
 
 CLAIMABLE_STUDIES = ("queued", "running")
@@ -23,23 +24,39 @@ def lock_held(session: Session, trial_id: str, attempt: int) -> Trial:
     Raises `LeaseLostError`, and `NotFoundError` ``unknown_trial``.
     """
     trial = lock_trial(session, trial_id)
-    if not holds(trial, attempt):
-        raise LeaseLostError(
-            f"Attempt {attempt} does not hold trial {trial_id}: it is {trial.state}, "
-            f"attempt {trial.attempt}."
-        )
+    _check_held(trial, attempt)
     return trial
 
 
-def lock_renewable(session: Session, clock: Clock, trial_id: str, attempt: int) -> Trial:
+def _check_held(trial: Trial, attempt: int) -> None:
+    if not holds(trial, attempt):
+        raise LeaseLostError(
+            f"Attempt {attempt} does not hold trial {trial.id}: it is {trial.state}, "
+            f"attempt {trial.attempt}."
+        )
+
+
+def lock_renewable(
+    session: Session, clock: Clock, trial_id: str, attempt: int
+) -> tuple[Trial, Study]:
     """As `lock_held`, but a lost trial is revived if it may be, and one that was cancelled or is
-    past its time limit is returned too (not running), so that its worker can be told."""
-    revive(session, clock, trial_id, attempt)
-    end_if_overtime(session, clock, trial_id)
+    past its time limit is returned too (not running), so that its worker can be told. The study
+    comes with it as it was seen, without a lock."""
+    seen = session.execute(
+        select(Trial.state, Study, is_overtime(clock).label("late"))
+        .join(Study, Study.id == Trial.study_id)
+        .where(Trial.id == trial_id)
+    ).one_or_none()
+    if seen is None:
+        raise NotFoundError(f"There is no trial {trial_id}.", code="unknown_trial")
+    if seen.late:
+        end_if_overtime(session, clock, seen.Study.id)
+    elif seen.state == "queued":
+        revive(session, clock, trial_id, attempt)
     trial = lock_trial(session, trial_id)
-    if trial.attempt == attempt and (trial.state == "cancelled" or timed_out(trial)):
-        return trial
-    return lock_held(session, trial_id, attempt)
+    if trial.attempt != attempt or not (trial.state == "cancelled" or timed_out(trial)):
+        _check_held(trial, attempt)
+    return trial, seen.Study
 
 
 def holds(trial: Trial, attempt: int) -> bool:
@@ -49,9 +66,20 @@ def holds(trial: Trial, attempt: int) -> bool:
 
 def extend(session: Session, clock: Clock, trial: Trial) -> tuple[float, float]:
     """Extend the lease of a locked trial; returns (lease_s, when it expires, epoch seconds)."""
-    lease_s = session.get_one(Attempt, (trial.id, trial.attempt)).lease_s
-    trial.lease_expires_at = session.scalars(select(clock)).one() + lease_s
-    return lease_s, trial.lease_expires_at
+    lease_s = (
+        select(Attempt.lease_s)
+        .where(Attempt.trial_id == trial.id, Attempt.attempt == trial.attempt)
+        .scalar_subquery()
+    )
+    lease = session.execute(
+        update(Trial)
+        .where(Trial.id == trial.id)
+        .values(lease_expires_at=clock + lease_s)
+        .returning(lease_s.label("lease_s"), Trial.lease_expires_at.label("expires_at"))
+        .execution_options(synchronize_session=False)
+    ).one()
+    set_committed_value(trial, "lease_expires_at", lease.expires_at)
+    return lease.lease_s, lease.expires_at
 
 
 def revive(session: Session, clock: Clock, trial_id: str, attempt: int) -> None:

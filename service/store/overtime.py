@@ -5,7 +5,7 @@ Looked for at each renewal and by every sweep. What ends is the search's trials 
 evaluation of the best one has no limit.
 """
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from service.store.clock import Clock
@@ -21,12 +21,8 @@ def timed_out(trial: Trial) -> bool:
     return trial.state == "failed" and trial.error_code == TRIAL_TIMEOUT
 
 
-def end_if_overtime(session: Session, clock: Clock, trial_id: str) -> None:
-    """For renewals, which hold no lock yet: end the trial if its time is up."""
-    late = select(Trial.study_id).join(Study, Study.id == Trial.study_id)
-    study_id = session.scalar(late.where(Trial.id == trial_id, *_is_overtime(clock)))
-    if study_id is None:
-        return
+def end_if_overtime(session: Session, clock: Clock, study_id: str) -> None:
+    """End the trials of a study, which is not locked yet, whose time is up."""
     study = lock_study(session, study_id)
     if end_overtime(session, clock, study):
         complete_if_done(session, study)
@@ -39,7 +35,7 @@ def end_overtime(session: Session, clock: Clock, study: Study) -> int:
     late = session.scalars(
         select(Trial)
         .join(Study, Study.id == Trial.study_id)
-        .where(Trial.study_id == study.id, *_is_overtime(clock))
+        .where(Trial.study_id == study.id, is_overtime(clock))
         .order_by(Trial.id)
         .with_for_update(of=Trial, key_share=True)
         .execution_options(populate_existing=True)
@@ -49,9 +45,10 @@ def end_overtime(session: Session, clock: Clock, study: Study) -> int:
     return len(late)
 
 
-def _is_overtime(clock: Clock) -> tuple[ColumnElement[bool], ...]:
+def is_overtime(clock: Clock) -> ColumnElement[bool]:
+    """Whether a trial's time is up; its study is joined."""
     # An attempt that began before the limit was there has no start, so no time: null is not more.
-    return (
+    return and_(
         Trial.state == "running",
         Trial.kind == "train",
         Trial.time_used_s + (clock - Trial.leased_since) > Study.trial_timeout_s,

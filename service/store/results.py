@@ -14,6 +14,8 @@ from studies.wire.leases import ConfusionMatrix, EpochMetrics, ResultRequest
 
 def write_epochs(session: Session, trial: Trial, reports: Sequence[EpochMetrics]) -> None:
     """Store the epochs that the trial's present attempt has not reported before, and tell."""
+    if not reports:
+        return
     known = set(
         session.scalars(
             select(EpochMetric.epoch)

@@ -173,6 +173,7 @@ class Trial(Base):
         CheckConstraint(_states("kind", "train", "evaluate"), name="trial_kind"),
         CheckConstraint("(kind = 'train') = (number IS NOT NULL)", name="trial_number"),
         Index("trial_by_state", "state", "study_id"),
+        Index("trial_by_value", "study_id", "state", "kind", "value"),
         Index("trial_untold", "told", "state"),
         Index("trial_by_evaluated", "evaluates_id"),
     )

@@ -36,9 +36,9 @@ def meet_worker(
     return not row_now.draining and row_now.stopped_at is None
 
 
-def may_claim(session: Session, worker_id: str) -> bool:
+def may_claim(session: Session, worker_id: str, *, arrives: bool = False) -> bool:
     """Whether a worker may be given a trial, as `meet_worker` says; an unknown one may."""
-    barred = or_(Worker.draining, Worker.stopped_at.is_not(None))
+    barred = Worker.draining if arrives else or_(Worker.draining, Worker.stopped_at.is_not(None))
     return session.scalar(select(Worker.id).where(Worker.id == worker_id, barred)) is None
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
+from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -38,7 +39,6 @@ from studies.search.database import (
 from studies.search.drawing import draw_trial
 from studies.search.pages import HIDDEN, PagesStorage, note, note_attrs, text_key
 from studies.search.pruners import pruner_of
-from studies.search.samplers import sampler_of
 from studies.search.sole_writer import SoleWriterStorage
 from studies.search.study_key import OWNER, StudyKey
 from studies.space import Params
@@ -50,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 Outcome = Literal["completed", "pruned", "failed", "out_of_memory", "out_of_time"]
 
+_NO_SAMPLER = RandomSampler()
 METRIC_NAMES = "study:metric_names"
 BROKEN_CONSTRAINT: dict[Outcome, str] = {
     "out_of_memory": "fits_memory",
@@ -190,12 +191,12 @@ class OptunaAdapter:
                 return
             self._storage.set_trial_intermediate_value(optuna_trial_id, step, value)
 
-    def should_prune(self, key: StudyKey, optuna_trial_id: int, number: int) -> bool:
+    def should_prune(self, key: StudyKey, optuna_trial_id: int) -> bool:
         """Whether the study's pruner would stop the trial after what it has reported so far."""
         with self._writing():  # successive halving writes its rungs while it decides
             if isinstance(key.spec.pruner, specs.NoPruner):
                 return False
-            study = self._study(key, number)
+            study = self._study(key)
             trial = self._trial(study._study_id, optuna_trial_id)
             return not trial.state.is_finished() and study.pruner.prune(study, trial)
 
@@ -212,7 +213,7 @@ class OptunaAdapter:
         if outcome == "completed" and value is None:
             raise ValueError("a completed trial needs a value")
         with self._writing():
-            study = self._study(key, 0)
+            study = self._study(key)
             trial = self._trial(study._study_id, optuna_trial_id)
             if trial.state.is_finished():
                 return
@@ -301,13 +302,13 @@ class OptunaAdapter:
         except KeyError:
             raise NotInOptunaError(f"Optuna has no study {optuna_name!r}") from None
 
-    def _study(self, key: StudyKey, number: int) -> Study:
-        """A fresh study object as trial ``number`` sees it; shared ones race on their sampler."""
+    def _study(self, key: StudyKey) -> Study:
+        """The study for its pruner, and to tell a trial: nothing is drawn from it."""
         try:
             return optuna.load_study(
                 study_name=key.optuna_name,
                 storage=self._storage,
-                sampler=sampler_of(key.spec, number),
+                sampler=_NO_SAMPLER,
                 pruner=pruner_of(key),
             )
         except KeyError:

@@ -69,13 +69,13 @@ def test_goodbyes_count_toward_the_quarantine_of_lost_trials(
 
 
 def test_a_poll_that_outlives_its_worker_is_given_nothing(server: QueueServer) -> None:
-    make_study(server.database, n_trials=1)
     request = claim_request("gone")
-    server.dispatcher.meet(request)
+    assert server.dispatcher.claim(request, arrives=True) is None
+    make_study(server.database, n_trials=1)
     server.dispatcher.say_goodbye("gone")
     assert server.dispatcher.claim(request) is None
-    server.dispatcher.meet(request)  # it is back under its old name
-    assert server.dispatcher.claim(request) is not None
+    # It is back under its old name.
+    assert server.dispatcher.claim(request, arrives=True) is not None
 
 
 def test_a_goodbye_said_too_early_costs_nothing_while_nobody_took_over(

@@ -109,7 +109,7 @@ def test_a_lapsed_lease_holds_until_somebody_takes_it(database: Database) -> Non
     held = claimed(database, study_id, claimant())
     set_trials(database, lease_expires_at=database.now_s() - 1)
     with database.transaction() as session:
-        trial = leases.lock_renewable(session, database.now_s(), held.trial_id, 1)
+        trial, _ = leases.lock_renewable(session, database.now_s(), held.trial_id, 1)
         _, expires_at = leases.extend(session, database.now_s(), trial)
         assert expires_at > (session.scalar(select(database.now_s())) or 0.0) + 30
 

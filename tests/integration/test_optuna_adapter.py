@@ -152,7 +152,7 @@ def play(adapter: OptunaAdapter, key: StudyKey, *, orphans: bool = False) -> lis
         for epoch in range(4):
             value = top - 1 / (epoch + 1)
             adapter.report(key, asked.optuna_trial_id, epoch, value)
-            if adapter.should_prune(key, asked.optuna_trial_id, number):
+            if adapter.should_prune(key, asked.optuna_trial_id):
                 stopped = epoch
                 break
         outcome = "completed" if stopped is None else "pruned"
@@ -316,7 +316,7 @@ def run_reports(
     said: list[bool] = []
     for step, value in enumerate(values):
         adapter.report(key, asked.optuna_trial_id, step, value)
-        said.append(adapter.should_prune(key, asked.optuna_trial_id, number))
+        said.append(adapter.should_prune(key, asked.optuna_trial_id))
         if said[-1]:
             adapter.tell(key, asked.optuna_trial_id, "pruned", None)
             return said
@@ -355,9 +355,9 @@ def test_a_retry_that_reports_its_steps_again_is_judged_as_before(adapter: Optun
     asked = adapter.ask(key, 1, "b", {})
     for _ in range(2):  # the second attempt goes through the same epochs
         adapter.report(key, asked.optuna_trial_id, 0, 0.7)
-        assert not adapter.should_prune(key, asked.optuna_trial_id, 1)
+        assert not adapter.should_prune(key, asked.optuna_trial_id)
         adapter.report(key, asked.optuna_trial_id, 1, 0.7)
-        assert not adapter.should_prune(key, asked.optuna_trial_id, 1)
+        assert not adapter.should_prune(key, asked.optuna_trial_id)
 
 
 def test_hyperband_takes_the_epochs_of_the_study_and_brackets_from_the_seed(
@@ -401,7 +401,7 @@ def test_telling_twice_leaves_the_first_end(adapter: OptunaAdapter) -> None:
     adapter.tell(key, asked.optuna_trial_id, "failed", None)
     trial = stored_trial(adapter, key, asked)
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.5)
-    assert not adapter.should_prune(key, asked.optuna_trial_id, 0)
+    assert not adapter.should_prune(key, asked.optuna_trial_id)
 
 
 def test_a_completed_trial_needs_a_value(adapter: OptunaAdapter) -> None:
@@ -499,7 +499,7 @@ def test_every_call_is_refused_inside_a_transaction_of_ours(
         lambda: adapter.create_study(key),
         lambda: adapter.ask(key, 1, "b", {}),
         lambda: adapter.report(key, trial_id, 0, 0.5),
-        lambda: adapter.should_prune(key, trial_id, 0),
+        lambda: adapter.should_prune(key, trial_id),
         lambda: adapter.tell(key, trial_id, "completed", 0.5),
         lambda: adapter.running(key),
         lambda: adapter.set_note(key, "note"),
@@ -562,7 +562,7 @@ def test_many_threads_at_once_lose_nothing(adapter: OptunaAdapter, database: Dat
                 session.execute(text("CREATE TABLE IF NOT EXISTS ours (id INTEGER)"))
             for step in range(3):
                 adapter.report(key, asked.optuna_trial_id, step, number / 100)
-                adapter.should_prune(key, asked.optuna_trial_id, number)
+                adapter.should_prune(key, asked.optuna_trial_id)
             adapter.tell(key, asked.optuna_trial_id, "completed", number / 100)
 
     with database.transaction() as session:

@@ -20,6 +20,7 @@ from service.queue.reconciler import Report
 from service.store.completion import cancel_study, complete_if_done
 from service.store.database import Database
 from service.store.tables import Attempt, ConfusionCell, Study, Trial
+from service.store.workers import meet_worker
 from studies.wire.leases import EndAnswer, Lease, ReleaseRequest, RenewAnswer, RenewRequest
 
 THREADS = 16
@@ -445,7 +446,8 @@ def test_a_goodbye_and_a_claim_of_the_same_worker_leave_no_lease_behind(
     study_id = make_study(first.database, n_trials=20)
     for round_ in range(6):
         worker = f"w{round_}"
-        first.dispatcher.meet(claim_request(worker))
+        with first.database.transaction() as session:
+            meet_worker(session, worker, None, arrives=True)
         answers = at_once(
             [
                 *(partial(first.dispatcher.claim, claim_request(worker, slot)) for slot in (0, 1)),
