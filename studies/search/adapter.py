@@ -35,6 +35,7 @@ from studies.search.database import (
     read_note_keys,
     read_study_attr,
     read_unfinished,
+    write_study_attrs,
 )
 from studies.search.drawing import draw_trial
 from studies.search.pages import HIDDEN, PagesStorage, note, note_attrs, text_key
@@ -343,8 +344,8 @@ class OptunaAdapter:
     def _set_study_attrs(self, key: StudyKey, attrs: dict[str, Any]) -> None:
         with self._writing():
             study_id = self._study_id(key.optuna_name)
-            for name, attr in attrs.items():
-                self._storage.set_study_system_attr(study_id, name, attr)
+            with self._writer_rdb.engine.begin() as connection:
+                write_study_attrs(connection, study_id, attrs)
 
 
 def _quieten_optuna() -> None:

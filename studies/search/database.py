@@ -1,4 +1,4 @@
-"""The database below Optuna's storage: its connections, bulk reading for the pages, bulk deletion.
+"""The database below Optuna's storage: its connections, attributes, bulk reading and deletion.
 
 Optuna's storages make their own engines; what they lack for our use is added here.
 """
@@ -6,7 +6,7 @@ Optuna's storages make their own engines; what they lack for our use is added he
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -158,6 +158,20 @@ def read_study_attr(connection: Connection, study_name: str, key: str) -> Any:
     )
     found = connection.scalar(query, {"study_name": study_name, "key": key})
     return None if found is None else json.loads(found)
+
+
+def write_study_attrs(connection: Connection, study_id: int, attrs: Mapping[str, Any]) -> None:
+    """Set system attributes of a study, all of them at once."""
+    row = text(
+        "INSERT INTO study_system_attributes (study_id, key, value_json)"
+        " VALUES (:study_id, :key, :value) ON CONFLICT (study_id, key)"
+        " DO UPDATE SET value_json = excluded.value_json"
+    )
+    rows = [
+        {"study_id": study_id, "key": key, "value": json.dumps(value)}
+        for key, value in attrs.items()
+    ]
+    connection.execute(row, rows)
 
 
 def read_note_keys(connection: Connection, study_name: str) -> list[str]:

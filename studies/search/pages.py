@@ -73,10 +73,7 @@ def text_key(trial_id: int | None) -> str:
 
 
 def note_attrs(trial_id: int | None, markdown: str) -> dict[str, Any]:
-    """A note as the pages read it: one attribute with the whole text, and a growing version.
-
-    The text goes first, so that a reader never sees a new version with the old text.
-    """
+    """A note as the pages read it: one attribute with the whole text, and a growing version."""
     return {
         text_key(trial_id): markdown,
         f"{_prefix(trial_id)}_ver": time.time_ns() // 1_000_000,
