@@ -30,12 +30,12 @@ def states(server: QueueServer, study_id: str) -> list[str]:
 
 
 def test_a_studys_time_counts_from_its_first_claim(server: QueueServer) -> None:
-    study_id = make_study(server.database, n_trials=2, timeout_s=60, age_s=1000)
+    study_id = make_study(server.database, n_trials=2, timeout_s=600, age_s=1000)
     assert states(server, study_id) == ["queued", "queued"]
     server.claim()
-    server.pass_time(50)
+    server.pass_time(500)
     assert states(server, study_id) == ["running", "queued"]
-    server.pass_time(20)
+    server.pass_time(200)
     assert states(server, study_id) == ["running", "cancelled"]
 
 
