@@ -68,3 +68,21 @@ def test_the_overhead_is_measured_beside_plain_optuna(tmp_path: Path) -> None:
         ours, theirs = (float(cell.split()[0]) for cell in row[2:4])
         assert ours > 0
         assert theirs > 0
+
+
+def test_the_memory_of_every_process_is_measured(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(COMPARE.with_name("memory.py")), "--rows", "3000", "--words", "8"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["server", "agent", "trainer"]
+    for _, few, many, difference in rows:
+        peaks = [int(cell.replace(",", "")) for cell in (few, many, difference)]
+        assert peaks[1] - peaks[0] == peaks[2]
+        assert min(peaks[:2]) > 20  # an interpreter alone takes 10

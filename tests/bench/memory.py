@@ -42,7 +42,7 @@ def write_rows(path: Path, rows: int, words: int, seed: int) -> None:
             text = " ".join(
                 vocabulary[int(chance.paretovariate(0.7)) % WORDS] for _ in range(count)
             )
-            file.write(f"{text} {chance.getrandbits(40):x},{'abcd'[chance.randrange(4)]}\n")
+            file.write(f"{text},{'abcd'[chance.randrange(4)]}\n")
 
 
 def processes(root: int) -> Iterator[int]:
@@ -79,7 +79,7 @@ def measure(train: Path, validation: Path, model: str, folder: Path) -> dict[str
     spec = {
         "name": "memory",
         "model": model,
-        "search_space": {},
+        "search_space": {"learning_rate": {"type": "float", "low": 1e-4, "high": 1e-3}},
         "training": {"max_steps": STEPS, "max_length": MAX_LENGTH, "epochs": 1},
         "budget": {"n_trials": 1},
     }
