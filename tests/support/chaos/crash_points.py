@@ -80,11 +80,11 @@ def _arm_commit(when: str, count: int) -> None:
     claims: list[object] = []
     commits = itertools.count(1)
 
-    def note_claim(*_: Any) -> bool:
+    def note_claim(*_: Any, **__: Any) -> bool:
         claims.append(True)
         return False
 
-    def is_the_one(*_: Any) -> bool:
+    def is_the_one(*_: Any, **__: Any) -> bool:
         return bool(claims) and next(commits) == count
 
     _make_deadly("before", Dispatcher, "claim", note_claim)
