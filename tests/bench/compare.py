@@ -3,10 +3,12 @@
     python tests/bench/compare.py [--preset cpu|gpu|smoke] [options]
 
 Sides: ``defaults`` and ``tuned`` are `Trainer.hyperparameter_search(backend="optuna")` as it comes
-and as somebody who knows it sets it up (`comparison.peer`); ``bertune@N`` is a server with one
-worker of N slots (`comparison.bertune_side`). They read the same parameters and the same rows;
-each round draws its own rows and seed, and rotates the order. Every side starts from nothing, and
-its study's time runs from the start of its first process to the last recorded result.
+and as somebody who knows it sets it up (`comparison.peer`); ``ray@N`` is Ray Tune with N warm
+actors (`comparison.ray_side`, only where asked for: ``pip install 'ray[tune]'``); ``bertune@N`` is
+a server with one worker of N slots (`comparison.bertune_side`). They read the same parameters and
+the same rows; each round draws its own rows and seed, and rotates the order. Every side starts from
+nothing, and its study's time runs from the start of its first process to the last recorded result.
+On a CPU the slots share the trials; on a GPU each gets as many as a peer.
 
 Prints the tables of `comparison.summary` and writes every raw figure to ``--out``. Hold it to some
 cores with `taskset`; it takes as many threads. Needs the extras `train` and `bench`, for the preset
@@ -32,7 +34,7 @@ from comparison.summary import report
 from model.errors import InputError
 
 SIDES = {
-    "cpu": "defaults,tuned,bertune@1",
+    "cpu": "defaults,tuned,bertune@2",
     "gpu": "defaults,tuned,bertune@1,bertune@2,bertune@4,bertune@8",
     "smoke": "defaults,tuned,bertune@1",
 }

@@ -1,6 +1,8 @@
 """What the benchmark computes from its runs: order, arithmetic, ratios, rows."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,7 @@ def test_figures_count_training_alone() -> None:
     assert tokens_per_s(run) == 200.0  # 4000 tokens in 20 s
     assert trials_per_hour(run) == 180.0  # the second took 20 s
     assert rate_share(run) == pytest.approx(0.2)  # 4e11 flops in 20 s, of 1e11 a second
+    assert math.isnan(trials_per_hour(side_run("bertune@2", 0, 40.0)))  # each slot had one trial
 
 
 def test_ratios_are_taken_round_by_round() -> None:
@@ -55,6 +58,21 @@ def test_ratios_are_taken_round_by_round() -> None:
     runs += [side_run("bertune@1", 1, 20), side_run("tuned", 1, 40)]
     runs += [side_run("tuned", 2, 90), side_run("bertune@1", 2, 15)]
     assert "| tuned | 3.00 (2.00–6.00) |" in report(runs)
+
+
+def test_ratios_are_of_the_first_side_of_bertune() -> None:
+    runs = [side_run("tuned", 0, 30), side_run("bertune@2", 0, 10), side_run("bertune@1", 0, 15)]
+    text = report(runs)
+    assert "| times bertune@2 |" in text
+    assert "| tuned | 3.00 |" in text
+    assert "| bertune@1 | 1.50 |" in text
+
+
+def test_slots_share_the_trials_on_a_cpu_alone(tmp_path: Path) -> None:
+    case = Case(name="words", data="words", model="minilm", trials=fine_tuning_trials(1e-4))
+    plan = Plan(case=case, seed=0, data_folder=tmp_path, model_folder=tmp_path, device="cpu")
+    assert plan.copies(4) == 1
+    assert replace(plan, device="cuda").copies(4) == 4
 
 
 def test_the_order_of_sides_turns_with_the_rounds() -> None:

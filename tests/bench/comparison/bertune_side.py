@@ -31,8 +31,11 @@ TRIALS = """
 
 
 def run(plan: Plan, folder: Path, *, slots: int) -> StudyRecord:
-    """Run the plan's trials as one study on one worker, so many times over as it has slots: each
-    slot gets as much to do as the peer, which has one."""
+    """Run the plan's trials as one study on one worker.
+
+    On a CPU its slots share the trials, and a study takes what it takes. On a GPU, where trials
+    per hour are asked for, each slot gets as many trials as the peer, which has one.
+    """
     home, models = folder / "home", folder / "models"
     models.mkdir(parents=True)
     (models / "base").symlink_to(plan.model_folder, target_is_directory=True)
@@ -47,7 +50,7 @@ def run(plan: Plan, folder: Path, *, slots: int) -> StudyRecord:
             submitted = time.time()
             study = client.submit(study_spec(plan, dataset.id, slots=slots))
             ended = client.wait(study.id, poll_s=POLL_S)
-            if ended.trials.completed != slots * len(plan.case.trials):
+            if ended.trials.completed != plan.copies(slots) * len(plan.case.trials):
                 raise RuntimeError(f"{ended.state}: {ended.trials}, {ended.error}")
         return read_record(home / "bertune.db", study.id, submitted)
 
@@ -57,7 +60,7 @@ def study_spec(plan: Plan, dataset: str, *, slots: int) -> dict[str, Any]:
     a slightly higher rate each, so that none is the same as another."""
     trials = [
         replace(trial, learning_rate=trial.learning_rate * (1 + 1e-3 * copy))
-        for copy in range(slots)
+        for copy in range(plan.copies(slots))
         for trial in plan.case.trials
     ]
     return {

@@ -125,7 +125,7 @@ def run(plan: Plan, folder: Path, *, tuned: bool) -> StudyRecord:
         train_dataset=train,
         eval_dataset=validation,
         data_collator=DataCollatorWithPadding(tokenizer),
-        compute_metrics=_metrics,
+        compute_metrics=metrics,
         callbacks=[clock],
     )
     storage = _fixed_trials(plan)
@@ -176,7 +176,7 @@ def _suggest(trial: optuna.Trial, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _metrics(found: Any) -> dict[str, float]:
+def metrics(found: Any) -> dict[str, float]:
     predicted = np.argmax(found.predictions, axis=-1)
     return {
         "accuracy": float(accuracy_score(found.label_ids, predicted)),

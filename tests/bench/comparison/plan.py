@@ -55,6 +55,10 @@ class Plan:
     def validation_file(self) -> Path:
         return self.data_folder / "dev.csv"
 
+    def copies(self, slots: int) -> int:
+        """How many times over a worker of so many slots runs the trials."""
+        return 1 if self.device == "cpu" else slots
+
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), default=str, indent=1), encoding="utf-8")
 

@@ -23,30 +23,33 @@ class Timed:
 
 
 def run_side(side: str, plan: Plan, folder: Path) -> Timed:
-    """Run ``side``: a peer's name, or ``bertune@SLOTS``.
+    """Run ``side``: a peer's name, ``ray@SLOTS`` or ``bertune@SLOTS``.
 
     Raises `RuntimeError` when it does not get through all trials; its log stays in ``folder``.
     """
     folder.mkdir(parents=True)
     started, cpu_before = time.time(), _children_cpu_s()
+    name, _, slots = side.partition("@")
     if side in PEERS:
-        study = _run_peer(side, plan, folder)
+        study = _run_peer(["comparison.peer", side], plan, folder)
+    elif name == "ray":
+        study = _run_peer(["comparison.ray_side", slots], plan, folder)
     else:
-        study = bertune_side.run(plan, folder, slots=int(side.removeprefix("bertune@")))
+        study = bertune_side.run(plan, folder, slots=int(slots))
     return Timed(study, study.last_result_at - started, _children_cpu_s() - cpu_before)
 
 
-def _run_peer(side: str, plan: Plan, folder: Path) -> StudyRecord:
+def _run_peer(module: list[str], plan: Plan, folder: Path) -> StudyRecord:
     plan_file, record, log = folder / "plan.json", folder / "record.json", folder / "peer.log"
     plan.write(plan_file)
-    command = [sys.executable, "-P", "-m", "comparison.peer", side, str(plan_file), str(record)]
+    command = [sys.executable, "-P", "-m", *module, str(plan_file), str(record)]
     with log.open("wb") as output:
         done = subprocess.run(
             command, env=child_environment(), stdout=output, stderr=output, check=False
         )
     if done.returncode:
         raise RuntimeError(
-            f"{side} ended with status {done.returncode}:\n{log.read_text()[-4000:]}"
+            f"{module} ended with status {done.returncode}:\n{log.read_text()[-4000:]}"
         )
     return StudyRecord.read(record)
 

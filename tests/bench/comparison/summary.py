@@ -1,5 +1,6 @@
 """From raw runs to the tables that are printed: medians, with smallest and largest in brackets."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, median
 
@@ -25,9 +26,12 @@ def rate_share(run: SideRun) -> float:
 
 
 def trials_per_hour(run: SideRun) -> float:
-    """Once every slot has ended its first trial, which waits for everything to be loaded."""
+    """Once every slot has ended its first trial, which waits for everything to be loaded; not a
+    number where there is none after it."""
     ends = sorted(trial.finished_s for trial in run.study.trials)
     slots = int(run.side.partition("@")[2] or 1)
+    if len(ends) <= slots:
+        return math.nan
     return 3600 * (len(ends) - slots) / (ends[-1] - ends[slots - 1])
 
 
@@ -88,15 +92,17 @@ def _figures(runs: Sequence[SideRun]) -> list[str]:
 
 
 def _ratios(runs: Sequence[SideRun]) -> list[str]:
-    """How many times as long each other side takes, round by round."""
-    base = {run.round: run for run in runs if run.side == "bertune@1"}
-    lines = [_row("times bertune@1", *(title for title, _ in RATIOS)), _rule(len(RATIOS) + 1)]
-    for side in _distinct(run.side for run in runs):
+    """How many times as long as Bertune's first side each other takes, round by round."""
+    sides = _distinct(run.side for run in runs)
+    ours = next((side for side in sides if side.startswith("bertune@")), "bertune")
+    base = {run.round: run for run in runs if run.side == ours}
+    lines = [_row(f"times {ours}", *(title for title, _ in RATIOS)), _rule(len(RATIOS) + 1)]
+    for side in sides:
         pairs = [(run, base[run.round]) for run in runs if run.side == side and run.round in base]
-        if side == "bertune@1" or not pairs:
+        if side == ours or not pairs:
             continue
         cells = [
-            _spread([figure(run) / figure(ours) for run, ours in pairs], ".2f")
+            _spread([figure(run) / figure(own) for run, own in pairs], ".2f")
             for _, figure in RATIOS
         ]
         lines.append(_row(side, *cells))
