@@ -26,14 +26,20 @@ def ensure_admin_key(database: Database, path: Path) -> str:
     A file whose key the database does not know (a new database in an old home) is registered. A
     revoked one is replaced. The schema must stand already.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(3):
-        secret = _read(path) or _write(path, new_secret(), replace=False)
+        secret = read_or_make_key(path)
         if _register(database, secret):
             return secret
         logger.warning("the admin key in %s was revoked; writing a new one", path)
         _write(path, new_secret(), replace=True)
     raise RuntimeError(f"another process keeps replacing {path}")
+
+
+def read_or_make_key(path: Path) -> str:
+    """Return the key in ``path``, a new one when the file is missing. Whether a database knows it,
+    or has it revoked, is `ensure_admin_key`'s to find out."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _read(path) or _write(path, new_secret(), replace=False)
 
 
 def _read(path: Path) -> str | None:

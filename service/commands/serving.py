@@ -52,13 +52,16 @@ def serve(
     access_log: AccessLog = False,
 ) -> None:
     """Run the server alone. Every request needs a key, whatever address it binds."""
-    from service.local.hosting import HostedServer, address
+    from service.local.database_claim import claim_database
+    from service.local.hosting import HostedServer
+    from service.local.listening import address
     from service.local.logs import set_up_logging
 
     set_up_logging(log_level)
     settings, listener = _prepare(home, host, port)
+    claim = claim_database(settings.resolved_database_url)
     typer.echo(f"Bertune at {address(listener)} with its data in {settings.home}", err=True)
-    HostedServer(settings, listener, access_log=access_log).host()
+    HostedServer(settings, listener, claim, access_log=access_log).host()
 
 
 def worker(
@@ -111,7 +114,7 @@ def _prepare(
 ) -> "tuple[Settings, socket.socket]":
     """Settings and, once the database answers, the bound port."""
     from service.local.database_wait import await_database
-    from service.local.hosting import bind
+    from service.local.listening import bind
 
     settings = settings_with(home=home, host=host, port=port)
     await_database(settings)

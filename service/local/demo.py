@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from service.local.hosting import bind
+from service.local.listening import bind
 from service.local.logs import set_up_logging
 from service.local.service import LocalService
 from service.settings import Settings
@@ -52,8 +52,8 @@ def run_demo(
         console.print(
             f"Starting a server and {workers} worker{'s' if workers > 1 else ''} in {home}/ …"
         )
-        service.wait_until_ready()
         service.start_workers()
+        service.wait_until_ready()
         with service.client() as client:
             study = _run_study(client, console, trials, epochs)
             _report(client, study, console)

@@ -1,12 +1,12 @@
-"""Runs the server inside this process: binds the port first, so that a taken one is said plainly,
-and stops without waiting for open polls."""
+"""Runs the server inside this process, on a socket that listens already, and stops it without
+waiting for open polls."""
 
-import errno
 import logging
 import socket
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import IO
 
 import uvicorn
 from anyio import to_thread
@@ -14,24 +14,18 @@ from anyio import to_thread
 from service.app import create_app
 from service.context import ServerContext
 from service.errors import NotFoundError
-from service.local.database_claim import claim_database
 from service.local.startup_error import StartupError
 from service.local.worker_roll import abandoned_workers
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 2048
 GRACE_S = 3
 """How long requests under way may take when the server stops."""
 
 
-class PortTakenError(OSError):
-    """Another program listens on the address already."""
-
-
 class HostedServer(uvicorn.Server):
-    """The server on a socket of ours. Raises `StartupError` when its SQLite file has a server.
+    """The server on a socket of ours and a database that `claim_database` holds for it.
 
     The first SIGINT or SIGTERM calls ``on_signal``, which ends the server by `stop` when it has
     put the rest of the process in order; the second one stops it at once.
@@ -41,11 +35,12 @@ class HostedServer(uvicorn.Server):
         self,
         settings: Settings,
         listener: socket.socket,
+        claim: IO[bytes] | None,
         *,
         on_signal: Callable[[], None] | None = None,
         access_log: bool = False,
     ) -> None:
-        self._claim = claim_database(settings.resolved_database_url)
+        self._claim = claim
         app = create_app(settings)
         super().__init__(
             uvicorn.Config(
@@ -118,32 +113,3 @@ class HostedServer(uvicorn.Server):
         # Long polls and streams end now; each would hold the server up for its whole wait.
         self.context.release_polls()
         await super().shutdown(sockets)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises `PortTakenError`, or `OSError` for an
-    address that this machine does not have."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol stated asyncio turns Nagle's algorithm off for what it accepts. With it on,
-    # every answer in two parts waits 40 ms for the client's delayed acknowledgement.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        place = f"{host}:{port}"
-        if error.errno == errno.EADDRINUSE:
-            raise PortTakenError(
-                f"{place} is taken by another program. Stop it, or choose another port with --port."
-            ) from error
-        raise OSError(error.errno, f"Cannot listen on {place}: {error.strerror}") from error
-    return listener
-
-
-def address(listener: socket.socket) -> str:
-    """Where this machine reaches the socket: loopback when it listens on every address."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

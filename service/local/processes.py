@@ -45,6 +45,7 @@ def worker_environment(server: str, key: str, home: Path) -> dict[str, str]:
 class ChildProcess:
     """One worker: its process and, while it is dead, when to start it again.
 
+    ``environment`` is asked at each start: a key may have been replaced since the last one.
     ``on_start`` hears the name of each process before it is started, ``on_death`` that of each that
     died before its time.
     """
@@ -52,7 +53,7 @@ class ChildProcess:
     def __init__(
         self,
         command: Sequence[str],
-        environment: Mapping[str, str],
+        environment: Callable[[], Mapping[str, str]],
         log: Path | None,
         on_start: Callable[[str], None],
         on_death: Callable[[str], None],
@@ -60,7 +61,7 @@ class ChildProcess:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._command = list(command)
-        self._environment = dict(environment)
+        self._environment = environment
         self._log = log
         self._on_start = on_start
         self._on_death = on_death
@@ -115,7 +116,7 @@ class ChildProcess:
         try:
             self._process = subprocess.Popen(
                 [*self._command, "--name", self._name],
-                env=self._environment,
+                env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT if output else None,
@@ -135,7 +136,7 @@ class WorkerProcesses:
         self,
         count: int,
         command: Sequence[str],
-        environment: Mapping[str, str],
+        environment: Callable[[], Mapping[str, str]],
         *,
         on_start: Callable[[str], None],
         on_death: Callable[[str], None],

@@ -1,14 +1,21 @@
-"""Server and workers in one process tree, as `bertune up` and `bertune demo` run them."""
+"""Server and workers in one process tree, as `bertune up` and `bertune demo` run them.
+
+Workers start first: they take as long to load torch as the server takes to load itself, and their
+first claims wait at the socket until it is there.
+"""
 
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from service.local.hosting import HostedServer, address
+from service.admin_key import read_or_make_key
+from service.local.database_claim import claim_database
+from service.local.listening import address
 from service.local.processes import WorkerProcesses, worker_command, worker_environment
 from service.local.startup_error import StartupError
 from service.local.worker_roll import WorkerRoll
@@ -16,15 +23,20 @@ from service.settings import Settings
 from service.terminal.views import make_console
 from studies.api import Api
 
+if TYPE_CHECKING:
+    from service.local.hosting import HostedServer
+
 LOOK_S = 0.05
 
 
 class LocalService:
     """A server of this process with workers as its children.
 
-    Workers start once the server answers, and are stopped before it, so that they can give their
-    trials back. For one that dies the server hears a goodbye, so its trial need not wait for its
-    lease to lapse; for those that die with this process, the next server on this home does.
+    The workers are stopped before the server, so that they can give their trials back. For one that
+    dies the server hears a goodbye, so its trial need not wait for its lease to lapse; for those
+    that die with this process, the next server on this home does.
+
+    Raises `StartupError` when the SQLite file of ``settings`` has a server.
     """
 
     def __init__(
@@ -40,26 +52,41 @@ class LocalService:
     ) -> None:
         self.url = address(listener)
         self._settings = settings
+        self._listener = listener
+        self._claim = claim_database(settings.resolved_database_url)
         self._workers = workers
         self._slots = slots
         self._trainer = trainer
         self._worker_log = worker_log
-        self._server = HostedServer(settings, listener, on_signal=on_signal)
+        self._on_signal = on_signal
+        self._server: HostedServer | None = None
+        self._ended = threading.Event()
+        self._stopped = threading.Event()
         self._processes: WorkerProcesses | None = None
         self._roll: WorkerRoll | None = None
 
     def host(self) -> None:
         """Serve in this thread until `stop`."""
-        self._server.host()
+        try:
+            from service.local.hosting import HostedServer  # seconds, while workers load theirs
+
+            self._server = HostedServer(
+                self._settings, self._listener, self._claim, on_signal=self._on_signal
+            )
+            if self._stopped.is_set():
+                self._server.stop()
+            self._server.host()
+        finally:
+            self._ended.set()
 
     def client(self) -> Api:
-        """A client with the admin key; only after `start_workers` or `wait_until_ready`."""
+        """A client with the admin key; only after `wait_until_ready`."""
         return Api(self.url, self._key())
 
     def wait_until_ready(self) -> None:
         """Return once the server takes requests. Raises `StartupError` when it never will."""
-        while not self._server.started:
-            if self._server.ended.wait(LOOK_S):
+        while self._server is None or not self._server.started:
+            if self._ended.wait(LOOK_S):
                 raise StartupError("The server did not start; its log says why.")
 
     def start_workers(self) -> None:
@@ -69,9 +96,9 @@ class LocalService:
         self._processes = WorkerProcesses(
             self._workers,
             worker_command(slots=self._slots, workers=self._workers, trainer=self._trainer),
-            worker_environment(self.url, self._key(), self._settings.home.resolve()),
+            lambda: worker_environment(self.url, self._key(), self._settings.home.resolve()),
             on_start=self._roll.add,
-            on_death=self._server.bury,
+            on_death=self._bury,
             log=self._worker_log,
         )
         self._processes.start()
@@ -82,10 +109,17 @@ class LocalService:
             self._processes.stop()
         if self._roll is not None:
             self._roll.close()
-        self._server.stop()
+        self._stopped.set()
+        if self._server is not None:
+            self._server.stop()
+
+    def _bury(self, worker: str) -> None:
+        """One that died before the server was there has claimed nothing."""
+        if self._server is not None and self._server.started:
+            self._server.bury(worker)
 
     def _key(self) -> str:
-        return self._settings.admin_key_file.read_text(encoding="ascii").strip()
+        return read_or_make_key(self._settings.admin_key_file)
 
 
 def run_service(
@@ -114,11 +148,11 @@ def run_service(
 
 
 def _accompany(service: LocalService, stopping: threading.Event, workers: int) -> None:
-    """Beside the server: greet, start the workers, and stop everything when asked to."""
+    """Beside the server: start the workers, greet, and stop everything when asked to."""
     try:
+        service.start_workers()
         service.wait_until_ready()
         _greet(service, workers)
-        service.start_workers()
         stopping.wait()
     finally:
         service.stop()

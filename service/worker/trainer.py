@@ -6,6 +6,7 @@ Torch is loaded once; tokens, vocabularies and base weights stay in memory withi
 """
 
 import csv
+import gc
 import os
 import platform
 import sys
@@ -45,11 +46,16 @@ class ModelRunner:
     """Runs jobs with `model.training`."""
 
     def __init__(self, options: TrainerOptions) -> None:
+        # What is loaded here stays. Looking through it for garbage, again and again while it grows,
+        # took half a second of four, and would take its time at every full collection.
+        gc.disable()
         import torch
 
         import model.training  # now, so that the first trial need not wait for Transformers
         from model.devices import choose_device
 
+        gc.freeze()
+        gc.enable()
         torch.set_num_threads(options.threads)
         if options.device != "cpu" and torch.cuda.is_available():
             # Several slots on a machine with several cards share them evenly.

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from real_databases import (
 from real_parts import SEARCHED, Worker, submit, tickets, until
 
 from service.store.database import Database
+from service.store.keys import create_key, revoke_key
 from studies.api import Api
 
 __all__ = [
@@ -134,6 +136,27 @@ def test_a_worker_that_was_asked_to_end_leaves_its_trial_unharmed(up: Up, tmp_pa
         until(lambda: state() == ("running", 2), lambda: up.log)
         assert client.trial(study, 0).attempts[0].outcome == "released"
         assert "Traceback" not in up.log, up.log
+
+
+def test_workers_that_began_with_a_revoked_key_begin_anew_with_its_successor(
+    start_up: StartUp, database: Database, tmp_path: Path
+) -> None:
+    """They start before the server, which is what finds the key to be revoked."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with database.transaction() as session:
+        key = create_key(session, "admin", datetime.now(UTC))
+        revoke_key(session, key.id, datetime.now(UTC))
+    (home / "admin.key").write_text(key.secret, encoding="ascii")
+    (home / "admin.key").chmod(0o600)
+
+    up = start_up()
+
+    with up.client() as client:
+        until(client.workers, lambda: up.log)
+    assert up.key != key.secret
+    assert "ended with status 1; starting it again" in up.log
+    assert "Traceback" not in up.log, up.log
 
 
 def test_a_killed_up_loses_no_lease_of_time_and_remote_workers_lose_nothing(

@@ -13,7 +13,9 @@ from chaos.crash_points import arm
 from chaos.quick_trainer import EPOCH_S
 from chaos.races import run_race
 from chaos.wrong_clock import set_clock_wrong
-from service.local.hosting import HostedServer, bind
+from service.local.database_claim import claim_database
+from service.local.hosting import HostedServer
+from service.local.listening import bind
 from service.schedules.tick import tick
 from service.settings import Settings
 from service.store import clock
@@ -43,7 +45,7 @@ def serve(
     )
     if crash is not None:
         arm(crash)
-    HostedServer(settings, bind("127.0.0.1", port)).host()
+    HostedServer(settings, bind("127.0.0.1", port), claim_database(database_url)).host()
     return 0
 
 

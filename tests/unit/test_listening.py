@@ -3,7 +3,7 @@
 import asyncio
 import socket
 
-from service.local.hosting import bind
+from service.local.listening import bind
 
 
 def test_small_answers_do_not_wait_for_acknowledgements() -> None:
