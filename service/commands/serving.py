@@ -21,7 +21,12 @@ Port = Annotated[
     typer.Option(min=0, max=65535, help="Port to bind, 0 for a free one. Else BERTUNE_PORT."),
 ]
 AccessLog = Annotated[bool, typer.Option("--access-log", help="Log every request.")]
-Slots = Annotated[int, typer.Option(min=1, help="Trials that a worker runs at a time.")]
+Slots = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Trials that a worker runs at a time; on a CPU one per core is fastest."
+    ),
+]
 
 
 def up(
