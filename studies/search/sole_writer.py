@@ -20,21 +20,26 @@ from sqlalchemy import Connection
 
 from studies.search.trial_rows import finish_trial, insert_trial, store_intermediate_value
 
+KEPT_STUDIES = 64
+"""A study of a thousand trials takes a few megabytes; servers run for years."""
+
 
 class SoleWriterStorage(BaseStorage):
-    """``stored`` behind a memory of its studies and trials; one thread at a time.
+    """``stored`` behind a memory of the studies asked for last and their trials; one thread at a
+    time.
 
     A write goes to the database first and then to memory, so memory never holds what the database
     does not. Of a study whose write failed, maybe after it was done, all is forgotten and read
     again.
     """
 
-    def __init__(self, stored: RDBStorage) -> None:
+    def __init__(self, stored: RDBStorage, *, kept_studies: int = KEPT_STUDIES) -> None:
         self._stored = stored
+        self._kept_studies = kept_studies
         self._studies: dict[str, tuple[int, list[StudyDirection]]] = {}
         """By name: the id and the directions."""
         self._trials: dict[int, dict[int, FrozenTrial]] = {}
-        """By study: trials by number, in ascending order; of studies that were read."""
+        """By study, the one asked for last at the end: trials by number, in ascending order."""
         self._places: dict[int, tuple[int, int]] = {}
         """By trial: its study and its number."""
 
@@ -171,11 +176,15 @@ class SoleWriterStorage(BaseStorage):
 
     def _of_study(self, study_id: int) -> dict[int, FrozenTrial]:
         """Raises `KeyError` when there is no such study."""
-        if study_id not in self._trials:
+        if study_id in self._trials:
+            self._trials[study_id] = self._trials.pop(study_id)
+        else:
             found = self._stored.get_all_trials(study_id, deepcopy=False)
             found.sort(key=lambda trial: trial.number)
             self._trials[study_id] = {trial.number: trial for trial in found}
             self._places.update((trial._trial_id, (study_id, trial.number)) for trial in found)
+            while len(self._trials) > self._kept_studies:
+                self._forget(next(iter(self._trials)))
         return self._trials[study_id]
 
     def _known(self, trial_id: int) -> FrozenTrial | None:

@@ -11,7 +11,8 @@ empty databases of PostgreSQL, separated by a comma).
 
 At each number of existing trials both sides take turns, a few trials each, and both studies go on
 to the next number. Prints a Markdown table: milliseconds per trial, median and quartiles, and the
-median difference of neighbours. Hold it to some cores with `taskset`.
+difference of the medians. With ``--ray`` Ray Tune takes its turn at the end, from nothing for each
+row (`comparison.ray_overhead`). Hold it to some cores with `taskset`.
 """
 
 import argparse
@@ -164,6 +165,19 @@ def measure(
             )
 
 
+def measure_ray(milestones: Sequence[int], workers: Sequence[int], trials: int) -> None:
+    from comparison.ray_overhead import measured_ms
+
+    print("\n| existing trials | at once | Ray Tune, ms |\n|---|---|---|")
+    for milestone in milestones:
+        for number in workers:
+            count = max(trials, CHUNK * number)
+            taken = measured_ms(
+                existing=milestone, workers=number, trials=count, value=VALUE, epochs=EPOCHS
+            )
+            print(f"| {milestone:,} | {number} | {_spread(taken)} |", flush=True)
+
+
 def _spread(values: Sequence[float]) -> str:
     low, middle, high = quantiles(values, n=4)
     return f"{middle:.1f} ({low:.1f}–{high:.1f})"
@@ -176,6 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--existing", default="10,1000", help="numbers of trials; default 10,1000")
     parser.add_argument("--workers", default="1,8", help="claims at once; default 1,8")
     parser.add_argument("--trials", type=int, default=30, help="timed ones; default %(default)s")
+    parser.add_argument("--ray", action="store_true", help="and Ray Tune, which must be installed")
     parser.add_argument("--database", help="two URLs of empty databases; default SQLite files")
     asked = parser.parse_args(argv)
     milestones = sorted(int(text) for text in asked.existing.split(","))
@@ -195,6 +210,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with running_server(home, folder / "log", workers=0, settings=settings) as url:
             bertune = Bertune(url, admin_key(home), folder, total)
             measure(bertune, Plain(theirs), milestones, workers, asked.trials)
+    if asked.ray:
+        measure_ray(milestones, workers, asked.trials)
     return 0
 
 

@@ -69,12 +69,14 @@ def check(storage: SoleWriterStorage, url: str, study_id: int) -> None:
     fresh.engine.dispose()
 
 
+@pytest.mark.parametrize("kept_studies", [1, 2])
 @pytest.mark.parametrize("seed", range(3))
 def test_any_sequence_of_writes_is_remembered_as_it_is_stored(
-    stored: RDBStorage, url: str, seed: int
+    stored: RDBStorage, url: str, seed: int, kept_studies: int
 ) -> None:
+    """With one study kept of two, half of them are to a study that is not remembered."""
     chance = random.Random(seed)
-    storage = SoleWriterStorage(stored)
+    storage = SoleWriterStorage(stored, kept_studies=kept_studies)
     studies = [
         storage.create_new_study([StudyDirection.MAXIMIZE], f"study {number}")
         for number in range(2)
@@ -101,10 +103,33 @@ def test_any_sequence_of_writes_is_remembered_as_it_is_stored(
         )
 
     for _ in range(STEPS):
-        write(chance.choice(studies))()
+        next_write = write(chance.choice(studies))
+        storage.get_all_trials(chance.choice(studies))
+        next_write()
     for study_id in studies:
         check(storage, url, study_id)
         check(SoleWriterStorage(stored), url, study_id)  # as after a start
+
+
+def test_the_study_asked_for_least_lately_is_forgotten(
+    stored: RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory holds so many studies, however many a server has seen."""
+    storage = SoleWriterStorage(stored, kept_studies=2)
+    first, second, third = (
+        storage.create_new_study([StudyDirection.MAXIMIZE], name) for name in ("a", "b", "c")
+    )
+    read: list[int] = []
+    really_read = stored.get_all_trials
+
+    def note(study_id: int, **options: Any) -> list[FrozenTrial]:
+        read.append(study_id)
+        return really_read(study_id, **options)
+
+    monkeypatch.setattr(stored, "get_all_trials", note)
+    for study_id in (first, second, first, third, first, second):
+        storage.get_all_trials(study_id)
+    assert read == [first, second, third, second]
 
 
 def test_what_is_handed_out_may_be_written_into(stored: RDBStorage, url: str) -> None:
