@@ -32,7 +32,7 @@ NOT_RUN = {
     "python -m model onnx": "as the lines before it; test_onnx.py",
     "make quality": "trains for hours on data that not everybody has",
     "python tests/bench/step_time.py": "wants a GPU",
-    "OMP_WAIT_POLICY": "trains for an hour on data that not everybody has",
+    "make bench": "trains for an hour on data that not everybody has",
 }
 """Lines by how they begin, and why they are not run."""
 
