@@ -3,7 +3,6 @@ waiting for open polls."""
 
 import logging
 import socket
-import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import IO
@@ -55,7 +54,6 @@ class HostedServer(uvicorn.Server):
         self._listener = listener
         self._on_signal = on_signal
         self._signals = 0
-        self.ended = threading.Event()
 
     def host(self) -> None:
         """Serve until `stop`. In the main thread it takes SIGINT and SIGTERM meanwhile.
@@ -69,7 +67,6 @@ class HostedServer(uvicorn.Server):
         finally:
             if self._claim is not None:
                 self._claim.close()
-            self.ended.set()
 
     def stop(self) -> None:
         self.should_exit = True

