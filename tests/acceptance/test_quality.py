@@ -8,10 +8,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from comparison.models import model_folder
-from parity.cases import CASES, SIDES, Side, read_rows
+from parity import trainer_side
+from parity.cases import CASES, SIDES, Side, first_rows, read_rows
 from parity.scoring import evaluation_of
 from quality import side_named
 
@@ -85,6 +87,24 @@ def test_both_sides_train_every_task_and_a_rerun_goes_on(tmp_path: Path, data: P
     assert header == ["true \\ predicted", *CUES]
     added = [[sum(e["matrix"][r][c] for e in subj[::3]) for c in (0, 1)] for r in (0, 1)]
     assert [[int(cell) for cell in line[1:]] for line in lines] == added
+
+
+def test_a_trainer_starts_where_it_is_told_to(tmp_path: Path, data: Path) -> None:
+    """Trained at next to no rate, so that what is told is what the head began with."""
+    pytest.importorskip("accelerate", reason="the Trainer needs the extra `bench`")
+    (case,) = [case for case in CASES if case.task == "multi_label"]
+    case = replace(case, learning_rate=1e-9, epochs=1)
+    model = model_folder("random:tiny", tmp_path / "base", data / "subj/train.csv")
+    rows = read_rows(case, data, tmp_path / "scratch")
+    rows = replace(rows, splits={**rows.splits, "train": first_rows(rows.splits["train"], 1)})
+    config = case.config(model, "head", seed=0)
+    odds = []
+    for log_odds in (False, True):
+        outcome = trainer_side.run(config, rows, torch.device("cpu"), log_odds=log_odds)
+        told = outcome.test.probabilities
+        odds.append(np.log(told / (1 - told)))
+    # One row, of the class "login": (1 + ½) / (0 + ½) for it, and the reverse for "payment".
+    assert odds[1] - odds[0] == pytest.approx(np.log([[3, 1 / 3]] * ROWS["test"]), abs=0.02)
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -35,7 +35,7 @@ from model.config import Truncation
 from model.devices import choose_device, device_name
 from model.errors import InputError
 
-SETTINGS = ("learning_rate", "batch_size", "max_length", "epochs", "rows")
+SETTINGS = ("learning_rate", "batch_size", "max_length", "epochs", "rows", "trainer_log_odds")
 """Of a case, which may be stated otherwise."""
 PACKAGES = ("torch", "transformers", "tokenizers")
 
@@ -60,6 +60,12 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     changes.add_argument("--max-length", type=int)
     changes.add_argument("--epochs", type=int)
     changes.add_argument("--rows", type=int, help="only the first so many train rows")
+    changes.add_argument(
+        "--trainer-log-odds",
+        action="store_const",
+        const=True,
+        help="of multi_label: the Trainer's head starts where Bertune's does",
+    )
     return parser.parse_args(argv)
 
 
@@ -70,6 +76,9 @@ def chosen_cases(asked: argparse.Namespace) -> list[Case]:
     policies = asked.policies.split(",") if asked.policies else list(get_args(Truncation))
     _check_names("only", wanted, names)
     _check_names("policies", policies, get_args(Truncation))
+    if asked.trainer_log_odds:
+        tasks = {case.name: case.task for case in CASES}
+        _check_names("only", wanted, [name for name in names if tasks[name] == "multi_label"])
     changes = {name: getattr(asked, name) for name in SETTINGS if getattr(asked, name) is not None}
     return [
         replace(case, policies=tuple(p for p in case.policies if p in policies), **changes)
@@ -92,10 +101,11 @@ def side_named(side: Side) -> Any:
 def train(plan: Plan, rows: Rows, folder: Path, device: torch.device) -> Run:
     """Run a plan in this process."""
     config = plan.case.config(folder, plan.policy, plan.seed)
+    starts = {"log_odds": plan.case.trainer_log_odds} if plan.side == "trainer" else {}
     return finished_run(
         plan,
         rows.labels,
-        side_named(plan.side).run(config, rows, device),
+        side_named(plan.side).run(config, rows, device, **starts),
         device=device_name(device),
         threads=torch.get_num_threads(),
         versions={package: version(package) for package in PACKAGES},

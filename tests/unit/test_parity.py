@@ -7,7 +7,7 @@ import pytest
 from parity.cases import CASES, Case, Plan, plans
 from parity.record import Run, append, read
 from parity.table import difference, report
-from parity.trainer_side import first_pieces
+from parity.trainer_side import _log_odds, first_pieces
 from quality import chosen_cases, options
 
 from model.errors import InputError
@@ -123,3 +123,19 @@ def test_cases_are_chosen_and_changed_by_options() -> None:
     ]
     with pytest.raises(InputError, match="'news' is none of subj, nlupp_banking"):
         chosen_cases(options(["--only", "news"]))
+
+
+def test_a_head_that_starts_at_its_log_odds_says_how_frequent_classes_are() -> None:
+    features = [{"labels": labels} for labels in ([1.0, 0.0], [1.0, 0.0], [0.0, 0.0])]
+    # 2.5 rows with the first class and 1.5 without; 0.5 with the second and 3.5 without.
+    assert _log_odds(features).exp().tolist() == pytest.approx([2.5 / 1.5, 0.5 / 3.5])
+
+
+def test_the_table_says_where_both_heads_start() -> None:
+    with pytest.raises(InputError, match="'subj' is none of nlupp_banking"):
+        chosen_cases(options(["--trainer-log-odds"]))
+    asked = options(["--only", "nlupp_banking", "--trainer-log-odds"])
+    (case,) = chosen_cases(asked)
+    assert case.trainer_log_odds
+    table = report([case], [run(case, "bertune", 0, 0.8), run(case, "trainer", 0, 0.7)])
+    assert "epochs 12, both heads from log odds |" in table

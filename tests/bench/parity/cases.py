@@ -34,6 +34,9 @@ class Case:
     """Ways to cut long texts; the Trainer cuts their end (head) and knows no other."""
     rows: int | None = None
     """Only so many of the train rows; None takes all."""
+    trainer_log_odds: bool = False
+    """Of multi_label: whether the Trainer's head starts at the log odds of its classes, as ours
+    does, instead of at zeros."""
 
     def config(self, model: Path, policy: Truncation, seed: int) -> TrainConfig:
         return TrainConfig(
@@ -174,9 +177,14 @@ def first_rows(examples: Examples, count: int) -> Examples:
 
 def shown(case: Case) -> dict[str, Any]:
     """The settings as people read them."""
-    return {
+    settings: dict[str, Any] = {
         "lr": f"{case.learning_rate:g}",
         "batch": case.batch_size,
         "length": case.max_length,
         "epochs": case.epochs,
-    } | ({} if case.rows is None else {"train rows": case.rows})
+    }
+    if case.rows is not None:
+        settings["train rows"] = case.rows
+    if case.trainer_log_odds:
+        settings["both heads from"] = "log odds"
+    return settings

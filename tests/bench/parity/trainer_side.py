@@ -61,7 +61,10 @@ class _InOrder(Trainer):
         return SequentialSampler(eval_dataset)
 
 
-def run(config: TrainConfig, rows: Rows, device: torch.device) -> Outcome:
+def run(
+    config: TrainConfig, rows: Rows, device: torch.device, *, log_odds: bool = False
+) -> Outcome:
+    """``log_odds``: the head of a multi_label network starts there instead of at zeros."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(config.model)
@@ -72,6 +75,7 @@ def run(config: TrainConfig, rows: Rows, device: torch.device) -> Outcome:
         for split, examples in rows.splits.items()
     }
     validation = splits["validation"]
+    start = _log_odds(splits["train"].features) if log_odds else None
 
     def metrics(found: Any) -> dict[str, float]:
         told = validation.predictions(found.predictions)
@@ -83,7 +87,7 @@ def run(config: TrainConfig, rows: Rows, device: torch.device) -> Outcome:
     with tempfile.TemporaryDirectory() as scratch:
         trainer = _InOrder(
             args=_arguments(config, Path(scratch), device),
-            model_init=lambda: _network(config, labels),
+            model_init=lambda: _network(config, labels, start=start),
             train_dataset=splits["train"].features,
             eval_dataset=validation.features,
             data_collator=collate(tokenizer),
@@ -136,21 +140,37 @@ def _arguments(config: TrainConfig, folder: Path, device: torch.device) -> Train
     )
 
 
-def _network(config: TrainConfig, labels: tuple[str, ...]) -> Any:
-    """`Trainer` seeds before it asks for it, so the head's weights follow from the seed."""
+def _log_odds(features: Features) -> torch.Tensor:
+    """[classes] of the train rows, half a row more with each class and half a row more without."""
+    answers = torch.tensor([feature["labels"] for feature in features])
+    having = answers.sum(dim=0)
+    return ((having + 0.5) / (len(answers) - having + 0.5)).log()
+
+
+def _network(
+    config: TrainConfig, labels: tuple[str, ...], *, start: torch.Tensor | None = None
+) -> Any:
+    """`Trainer` seeds before it asks for it, so the head's weights follow from the seed.
+
+    ``start``: the biases of a linear head.
+    """
     kind: Any = (
         AutoModelForTokenClassification
         if config.task == "token"
         else AutoModelForSequenceClassification
     )
     more = {"problem_type": "multi_label_classification"} if config.task == "multi_label" else {}
-    return kind.from_pretrained(
+    network = kind.from_pretrained(
         config.model,
         num_labels=len(labels),
         ignore_mismatched_sizes=True,
         dtype=torch.float32,
         **more,
     )
+    if start is not None:
+        with torch.no_grad():
+            network.classifier.bias.copy_(start)
+    return network
 
 
 def _classes(
