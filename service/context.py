@@ -32,7 +32,8 @@ class ServerContext:
         self.feed.close()
 
 
-def _context(request: Request) -> ServerContext:
+async def _context(request: Request) -> ServerContext:
+    # Asynchronous although it waits for nothing: FastAPI calls others on a thread of their own.
     return cast(ServerContext, request.app.state.context)
 
 

@@ -5,7 +5,10 @@ since the server died or something failed, the next start of a server makes up f
 """
 
 import logging
+import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -27,6 +30,9 @@ from studies.wire.trials import ClassScore
 logger = logging.getLogger(__name__)
 
 FIGURE_ID = "confusion-matrix"
+GATHER_S = 0.5
+"""A worker whose trial ended asks for the next one at once, and is not to share the interpreter
+and SQLite's one writer with that trial's page; of many trials the study's page is written once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,33 +62,48 @@ class StudyPages:
         self._optuna = optuna
         self._shown: dict[str, tuple[int, bool]] = {}
         """By study: the best trial on its page, and whether with its test score."""
+        self._lock = threading.Lock()
+        self._ended: dict[str, StudyPlan] = {}
+        """By trial: those whose pages are due. One job is queued while there are any."""
+        self._hurry = threading.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="study-pages")
 
-    def refresh(self, plan: StudyPlan, trial_id: str) -> Future[None]:
-        """Write the page of a trial that ended, and its study's, soon."""
-        return self._thread.submit(self._refresh, plan, trial_id)
+    def refresh(self, plan: StudyPlan, trial_id: str) -> None:
+        """Write the page of a trial that ended, and its study's, after `GATHER_S`."""
+        with self._lock:
+            if not self._ended:
+                self._thread.submit(self._refresh_ended)
+            self._ended[trial_id] = plan
 
     def catch_up(self, plan: StudyPlan) -> Future[None]:
         """Write what an earlier server left unwritten of a study and its trials, soon."""
         return self._thread.submit(self._catch_up, plan)
 
     def flush(self) -> None:
-        """Wait for all that was asked for so far."""
-        self._thread.submit(lambda: None).result()
+        """Write all that was asked for so far, now."""
+        self._hurry.set()
+        self._thread.submit(self._hurry.clear).result()
 
     def close(self) -> None:
         """Write what was asked for so far, and no more."""
+        self._hurry.set()
         self._thread.shutdown(wait=True)
 
-    def _refresh(self, plan: StudyPlan, trial_id: str) -> None:
-        try:
-            self._refresh_trial(plan, trial_id)
-            self._refresh_study(plan)
-        except Exception:
-            logger.exception("the pages of study %s were not written", plan.study_id)
+    def _refresh_ended(self) -> None:
+        self._hurry.wait(GATHER_S)
+        with self._lock:
+            ended, self._ended = self._ended, {}
+        studies: dict[str, StudyPlan] = {}
+        for trial_id, plan in ended.items():
+            studies[plan.study_id] = plan
+            with _logged(plan):
+                self._refresh_trial(plan, trial_id)
+        for plan in studies.values():
+            with _logged(plan):
+                self._refresh_study(plan)
 
     def _catch_up(self, plan: StudyPlan) -> None:
-        try:
+        with _logged(plan):
             noted = self._optuna.noted_trials(plan.key)
             with self._database.reading() as session:
                 has_matrix = exists().where(
@@ -102,8 +123,6 @@ class StudyPages:
                 if trial.optuna_trial_id not in noted:
                     self._refresh_trial(plan, trial.id)
             self._refresh_study(plan)
-        except Exception:
-            logger.exception("the pages of study %s were not written", plan.study_id)
 
     def _refresh_trial(self, plan: StudyPlan, trial_id: str) -> None:
         with self._database.reading() as session:
@@ -143,6 +162,15 @@ class StudyPages:
             self._optuna.set_figure(plan.key, name, figure)
         # The note last: if it is there, all is there.
         self._optuna.set_note(plan.key, note)
+
+
+@contextmanager
+def _logged(plan: StudyPlan) -> Iterator[None]:
+    """What goes wrong inside is logged, and nothing else."""
+    try:
+        yield
+    except Exception:
+        logger.exception("the pages of study %s were not written", plan.study_id)
 
 
 def _trial_note(session: Session, plan: StudyPlan, trial: Trial) -> str | None:

@@ -1,6 +1,6 @@
 """Gives a claimed trial its parameters: asks Optuna once per trial, outside any transaction."""
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from service.errors import LeaseLostError
 from service.queue.study_lock import StudyLocks
@@ -10,6 +10,12 @@ from service.store.claims import Held, store_params
 from service.store.database import Database
 from service.store.tables import Study, Trial
 from studies.search.adapter import Asked, NotInOptunaError, OptunaAdapter
+
+_ASKED_FOR = (
+    select(Trial.params, Trial.number, Study.deleted_at)
+    .join(Study, Study.id == Trial.study_id)
+    .where(Trial.id == bindparam("trial_id"))
+)
 
 
 class GridExhaustedError(LookupError):
@@ -41,11 +47,7 @@ class Asker:
     def _ask(self, plan: StudyPlan, held: Held) -> None:
         """Ask Optuna, under the study's lock; once per trial, whatever becomes of the attempt."""
         with self._database.reading() as session:
-            trial = session.execute(
-                select(Trial.params, Trial.number, Study.deleted_at)
-                .join(Study, Study.id == Trial.study_id)
-                .where(Trial.id == held.trial_id)
-            ).one()
+            trial = session.execute(_ASKED_FOR, {"trial_id": held.trial_id}).one()
         if trial.params is not None:  # another attempt was here while we waited
             return
         if trial.deleted_at is not None:

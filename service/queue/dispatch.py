@@ -8,7 +8,7 @@ import logging
 import math
 from contextlib import suppress
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from service.errors import LeaseLostError, NotFoundError
 from service.folders import Folders
@@ -45,6 +45,8 @@ from studies.wire.leases import (
 )
 
 logger = logging.getLogger(__name__)
+
+_OF_TRIAL = select(Trial.study_id, Trial.kind).where(Trial.id == bindparam("trial_id"))
 
 SHORTEST_LEASE_S = 5.0
 LONGEST_LEASE = 10.0
@@ -289,9 +291,7 @@ class Dispatcher:
     def _plan_of(self, trial_id: str) -> tuple[StudyPlan, str]:
         """The plan of a trial's study, and the trial's kind."""
         with self.database.reading() as session:
-            found = session.execute(
-                select(Trial.study_id, Trial.kind).where(Trial.id == trial_id)
-            ).one_or_none()
+            found = session.execute(_OF_TRIAL, {"trial_id": trial_id}).one_or_none()
         if found is None:
             raise NotFoundError(f"There is no trial {trial_id}.", code="unknown_trial")
         return self.plans.of(found.study_id), found.kind

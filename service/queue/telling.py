@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from service.queue.study_plans import StudyPlan
 from service.store.database import Database
@@ -19,6 +19,27 @@ INFEASIBLE: dict[str | None, Outcome] = {
     TRIAL_TIMEOUT: "out_of_time",
 }
 """Errors that follow from the parameters: the sampler is to steer away from them."""
+
+
+# Sorted by the caller: to have them in order SQLite would walk over all trials of the study.
+_UNTOLD = select(
+    Trial.id,
+    Trial.number,
+    Trial.state,
+    Trial.value,
+    Trial.error_code,
+    Trial.optuna_trial_id,
+).where(
+    Trial.study_id == bindparam("study_id"),
+    Trial.told.is_(False),
+    Trial.state.in_(TRIAL_ENDED),
+)
+_TOLD = (
+    update(Trial)
+    .where(Trial.id.in_(bindparam("ids", expanding=True)))
+    .values(told=True)
+    .execution_options(synchronize_session=False)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +70,13 @@ class Teller:
         told = [trial.id for trial in self._untold(plan.study_id) if self._tell(plan, trial)]
         if told:
             with self._database.transaction() as session:
-                session.execute(update(Trial).where(Trial.id.in_(told)).values(told=True))
+                session.execute(_TOLD, {"ids": told})
         return len(told)
 
     def _untold(self, study_id: str) -> list[EndedTrial]:
         with self._database.reading() as session:
-            return [
-                EndedTrial(*row)
-                for row in session.execute(
-                    select(
-                        Trial.id,
-                        Trial.number,
-                        Trial.state,
-                        Trial.value,
-                        Trial.error_code,
-                        Trial.optuna_trial_id,
-                    )
-                    .where(
-                        Trial.study_id == study_id,
-                        Trial.told.is_(False),
-                        Trial.state.in_(TRIAL_ENDED),
-                    )
-                    .order_by(Trial.number)
-                )
-            ]
+            found = [EndedTrial(*row) for row in session.execute(_UNTOLD, {"study_id": study_id})]
+        return sorted(found, key=lambda trial: trial.number or 0)
 
     def _tell(self, plan: StudyPlan, trial: EndedTrial) -> bool:
         """One trial that cannot be told holds up no other; the reconciler tries it again."""

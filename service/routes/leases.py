@@ -1,4 +1,8 @@
-"""The worker protocol: claim a trial, renew and report, end it, upload what it made."""
+"""The worker protocol: claim a trial, renew and report, end it, upload what it made.
+
+Its routes are coroutines that go to a thread once. As plain functions FastAPI would take them to a
+thread thrice: for what they depend on, for themselves, and to check their answers.
+"""
 
 import asyncio
 from functools import partial
@@ -62,41 +66,41 @@ async def claim(request: Request, context: Context, body: LeaseRequest) -> Lease
 
 
 @router.put("/{trial_id}/{attempt}", summary="Renew a lease", responses=errors(404, 409, 422))
-def renew(
+async def renew(
     context: Context, trial_id: TrialId, attempt: AttemptNumber, body: RenewRequest
 ) -> RenewAnswer:
     """Extends the lease, stores the epochs reported, and answers how to go on. Reports of an epoch
     that is known are left out, so a renewal may be sent again."""
-    return context.dispatcher.renew(trial_id, attempt, body)
+    return await to_thread.run_sync(context.dispatcher.renew, trial_id, attempt, body)
 
 
 @router.post(
     "/{trial_id}/{attempt}/result", summary="End with a result", responses=errors(404, 409, 422)
 )
-def finish(
+async def finish(
     context: Context, trial_id: TrialId, attempt: AttemptNumber, body: ResultRequest
 ) -> EndAnswer:
     """Metrics, scores per class, confusion matrix and the trial's state change in one transaction.
     A completed trial whose value is not finite counts as failed."""
-    return context.dispatcher.finish(trial_id, attempt, body)
+    return await to_thread.run_sync(context.dispatcher.finish, trial_id, attempt, body)
 
 
 @router.post("/{trial_id}/{attempt}/failure", summary="End badly", responses=errors(404, 409, 422))
-def fail(
+async def fail(
     context: Context, trial_id: TrialId, attempt: AttemptNumber, body: FailureRequest
 ) -> EndAnswer:
     """With `retry` the trial is tried again, until it has crashed too often."""
-    return context.dispatcher.fail(trial_id, attempt, body)
+    return await to_thread.run_sync(context.dispatcher.fail, trial_id, attempt, body)
 
 
 @router.post(
     "/{trial_id}/{attempt}/release", summary="Give a trial back", responses=errors(404, 409, 422)
 )
-def release(
+async def release(
     context: Context, trial_id: TrialId, attempt: AttemptNumber, body: ReleaseRequest
 ) -> EndAnswer:
     """The trial is queued again, unharmed."""
-    return context.dispatcher.release(trial_id, attempt, body)
+    return await to_thread.run_sync(context.dispatcher.release, trial_id, attempt, body)
 
 
 @router.put(

@@ -2,11 +2,13 @@
 and deleted by the caller, whose transaction this is."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from typing import Literal, TypeAlias
 
-from sqlalchemy import ColumnElement, Select, and_, delete, false, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, bindparam, delete, false, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from service.store.completion import MODEL_ARTIFACT, best_trial
@@ -17,6 +19,11 @@ from studies.wire.leases import CHECKPOINT_PREFIX, CHECKPOINT_SUFFIX
 LOG_ARTIFACT = "train.log"
 """Kept of every attempt: it says why one ended badly."""
 OPEN = ("queued", "running")
+KeptModels = Literal["none", "open", "completed", "valued", "best"]
+"""Of the trials that ended: no model and none of others either, none, those of completed ones,
+of completed ones with a value, that of the best."""
+Places: TypeAlias = Select[str, int, str]
+"""The columns of a `StoredArtifact`."""
 DROPPED_AT_ONCE = 2_000
 """Rows that one transaction drops at most."""
 
@@ -83,63 +90,98 @@ def drop_unneeded(
     that is `DROPPED_AT_ONCE`.
     """
     session.flush()
-    models = and_(Artifact.name == MODEL_ARTIFACT, ~_keeps_model(session, study))
-    ended = Trial.state.in_(TRIAL_ENDED)
-    beaten = and_(Artifact.attempt != Trial.attempt, Artifact.name != LOG_ARTIFACT)
-    lost = and_(ended, or_(beaten, _is_checkpoint()))
-    ours = _places().where(Trial.study_id == study.id).limit(DROPPED_AT_ONCE)
+    kept, best_id = _kept_models(session, study)
+    values = {"study_id": study.id, "best_id": best_id}
     if trial is None:
-        return _drop(session, _found(session, ours.where(or_(models, lost))))
+        return _drop(session, _found(session, _unneeded(kept), values))
     found = {
-        *_found(session, ours.where(models)),
-        *_found(session, ours.where(lost, Trial.id == trial.id)),
+        *_found(session, _unneeded_models(kept), values),
+        *_found(session, _unneeded_of_trial(), {"trial_id": trial.id}),
     }
     return _drop(session, sorted(found, key=lambda place: (place.trial_id, place.attempt)))
 
 
-def _keeps_model(session: Session, study: Study) -> ColumnElement[bool]:
-    """Which trials' models stay. That of a trial under way does, and of one whose worker was lost
-    but may come back with the rest of its result; so does one whose evaluation is not over, and
-    a schedule's champion, also when an extension found a better one."""
+def _kept_models(session: Session, study: Study) -> tuple[KeptModels, str | None]:
+    """Whose models stay of the trials that ended, and the best one's id where that decides."""
     if study.keep_models == "none" and study.state in STUDY_ENDED:
-        return false()
+        return "none", None
+    if study.keep_models == "all":
+        return "valued", None
+    best = best_trial(session, study)
+    if best is None:
+        return "open", None
+    if session.get(Artifact, (best.id, best.attempt, MODEL_ARTIFACT)) is None:
+        return "completed", None  # its upload failed: an earlier best is all there is
+    return "best", best.id
+
+
+@cache
+def _unneeded(kept: KeptModels) -> Places:
+    return _of_study().where(or_(_is_unneeded_model(kept), _is_lost()))
+
+
+@cache
+def _unneeded_models(kept: KeptModels) -> Places:
+    return _of_study().where(_is_unneeded_model(kept))
+
+
+@cache
+def _unneeded_of_trial() -> Places:
+    return _places().where(_is_lost(), Trial.id == bindparam("trial_id")).limit(DROPPED_AT_ONCE)
+
+
+def _of_study() -> Places:
+    return _places().where(Artifact.study_id == bindparam("study_id")).limit(DROPPED_AT_ONCE)
+
+
+def _is_lost() -> ColumnElement[bool]:
+    beaten = and_(Artifact.attempt != Trial.attempt, Artifact.name != LOG_ARTIFACT)
+    return and_(Trial.state.in_(TRIAL_ENDED), or_(beaten, _is_checkpoint()))
+
+
+def _is_unneeded_model(kept: KeptModels) -> ColumnElement[bool]:
+    """Unless none stays, that of a trial under way does, and of one whose worker was lost but may
+    come back with the rest of its result; so does one whose evaluation is not over, and a
+    schedule's champion, also when an extension found a better one."""
+    is_model = Artifact.name == MODEL_ARTIFACT
+    if kept == "none":
+        return is_model
+    completed = Trial.state == "completed"
+    chosen = {
+        "open": false(),
+        "completed": completed,
+        "valued": and_(completed, Trial.value.is_not(None)),
+        "best": Trial.id == bindparam("best_id"),
+    }[kept]
     is_champion = Trial.number.in_(
-        select(Schedule.champion_number).where(Schedule.champion_study_id == study.id)
+        select(Schedule.champion_number).where(Schedule.champion_study_id == bindparam("study_id"))
     )
-    under_way = Trial.state.in_(OPEN)
     evaluation = aliased(Trial)
     evaluated = Trial.id.in_(
         select(evaluation.evaluates_id).where(
-            evaluation.study_id == study.id,
+            evaluation.study_id == bindparam("study_id"),
             evaluation.kind == "evaluate",
             evaluation.state.in_(OPEN),
         )
     )
-    if study.keep_models == "all":
-        kept = and_(Trial.state == "completed", Trial.value.is_not(None))
-    else:
-        best = best_trial(session, study)
-        if best is None:
-            kept = false()
-        elif session.get(Artifact, (best.id, best.attempt, MODEL_ARTIFACT)) is None:
-            kept = Trial.state == "completed"  # its upload failed: an earlier best is all there is
-        else:
-            kept = Trial.id == best.id
-    return and_(or_(under_way, evaluated, kept, is_champion), Trial.attempt == Artifact.attempt)
+    stays = or_(Trial.state.in_(OPEN), evaluated, chosen, is_champion)
+    return and_(is_model, ~and_(stays, Trial.attempt == Artifact.attempt))
 
 
 def _is_checkpoint() -> ColumnElement[bool]:
     return Artifact.name.like(f"{CHECKPOINT_PREFIX}%{CHECKPOINT_SUFFIX}")
 
 
-def _places() -> Select[str, int, str]:
+def _places() -> Places:
     return select(Artifact.trial_id, Artifact.attempt, Artifact.name).join(
         Trial, Trial.id == Artifact.trial_id
     )
 
 
-def _found(session: Session, places: Select[str, int, str]) -> list[StoredArtifact]:
-    return [StoredArtifact(*row) for row in session.execute(places)]
+def _found(
+    session: Session, places: Places, values: Mapping[str, str | None] | None = None
+) -> list[StoredArtifact]:
+    return [StoredArtifact(*row) for row in session.execute(places, values)]
 
 
 def _drop(session: Session, places: Sequence[StoredArtifact]) -> list[StoredArtifact]:

@@ -1,12 +1,18 @@
 """Uploaded checkpoints: what a later attempt of a trial may go on from."""
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from service.errors import LeaseLostError, NotFoundError
 from service.store.artifacts import checkpoint_epochs
 from service.store.leases import holds
 from service.store.tables import Artifact, Trial
+
+_EARLIER_FILES = (
+    select(Artifact)
+    .where(Artifact.trial_id == bindparam("trial_id"), Artifact.attempt < bindparam("before"))
+    .order_by(Artifact.attempt)
+)
 
 
 def newest_checkpoint(
@@ -16,11 +22,9 @@ def newest_checkpoint(
 
     Training follows from parameters and seed alone, so that of any attempt serves.
     """
-    artifacts = session.scalars(
-        select(Artifact)
-        .where(Artifact.trial_id == trial_id, Artifact.attempt < before_attempt)
-        .order_by(Artifact.attempt)
-    )
+    if before_attempt == 1:
+        return None
+    artifacts = session.scalars(_EARLIER_FILES, {"trial_id": trial_id, "before": before_attempt})
     found = [(artifact, checkpoint_epochs(artifact.name)) for artifact in artifacts]
     checkpoints = [(artifact, epochs) for artifact, epochs in found if epochs is not None]
     return max(checkpoints, key=lambda checkpoint: checkpoint[1], default=None)

@@ -6,10 +6,12 @@ decided under the study's row lock.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import and_, exists, func, or_, select, update
+from sqlalchemy import Float, Select, and_, bindparam, exists, func, or_, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from service.store.clock import Clock, now_s
 from service.store.completion import complete_if_done
@@ -52,28 +54,18 @@ class Held:
     """Whether its trial was asked for before; a retry keeps the parameters of the first time."""
 
 
-def held_by(session: Session, worker: str, slot: int | None = None) -> list[Held]:
-    """The leases of a worker, or of one slot: none or one, unless an answer of ours was lost."""
-    query = (
-        select(Attempt.trial_id, Attempt.attempt, Trial.study_id, Attempt.request_id, Trial.params)
-        .join(Trial, and_(Trial.id == Attempt.trial_id, Trial.attempt == Attempt.attempt))
-        .where(Attempt.worker_id == worker, Trial.state == "running")
-        .order_by(Attempt.started_at)
-    )
-    if slot is not None:
-        query = query.where(Attempt.slot == slot)
-    return [
-        Held(row.trial_id, row.attempt, row.study_id, row.request_id, row.params is not None)
-        for row in session.execute(query)
-    ]
+_HELD_BY_WORKER = (
+    select(Attempt.trial_id, Attempt.attempt, Trial.study_id, Attempt.request_id, Trial.params)
+    .join(Trial, and_(Trial.id == Attempt.trial_id, Trial.attempt == Attempt.attempt))
+    .where(Trial.worker_id == bindparam("worker_id"), Trial.state == "running")
+    .order_by(Attempt.started_at)
+)
+"""By what runs, which is little: a worker may have thousands of attempts behind it."""
+_HELD_BY_SLOT = _HELD_BY_WORKER.where(Attempt.slot == bindparam("slot"))
 
 
-def next_study(session: Session, clock: Clock, skip: set[str]) -> str | None:
-    """The study whose trial goes next, None when nothing can be claimed.
-
-    Higher priority first; among equals the one with the fewest running trials, then the one that
-    was served longest ago (never first), then the oldest. A look without locks: `claim` decides.
-    """
+@cache
+def _next_study(clock: Clock) -> Select[str]:
     running = (
         select(func.count())
         .where(
@@ -82,14 +74,16 @@ def next_study(session: Session, clock: Clock, skip: set[str]) -> str | None:
         .correlate(Study)
         .scalar_subquery()
     )
+    queued = Trial.state == "queued"
     lapsed = and_(Trial.state == "running", Trial.lease_expires_at < clock)
-    waiting = exists().where(Trial.study_id == Study.id, or_(Trial.state == "queued", lapsed))
-    return session.scalar(
+    # Two looks into an index; as one, with "or" inside, it would walk over the study's trials.
+    waiting = or_(*(exists().where(Trial.study_id == Study.id, this) for this in (queued, lapsed)))
+    return (
         select(Study.id)
         .where(
             Study.state.in_(CLAIMABLE_STUDIES),
             Study.deleted_at.is_(None),
-            Study.id.not_in(skip),
+            Study.id.not_in(bindparam("skip", expanding=True)),
             running < Study.max_parallel,
             waiting,
         )
@@ -102,6 +96,49 @@ def next_study(session: Session, clock: Clock, skip: set[str]) -> str | None:
         )
         .limit(1)
     )
+
+
+@cache
+def _take_first(clock: Clock) -> ReturningUpdate[str, int]:
+    first = (
+        select(Trial.id)
+        .where(Trial.study_id == bindparam("of_study"), Trial.state == "queued")
+        .order_by(Trial.number.asc().nulls_first(), Trial.id)  # an evaluation that began goes on
+        .limit(1)
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+    return (
+        update(Trial)
+        .where(Trial.id == first.scalar_subquery(), Trial.state == "queued")
+        .values(
+            state="running",
+            attempt=Trial.attempt + 1,
+            lease_expires_at=clock + bindparam("lease_s", type_=Float()),
+            leased_since=clock,
+            worker_id=bindparam("worker"),
+            started_at=bindparam("now"),
+        )
+        .returning(Trial.id, Trial.attempt)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def held_by(session: Session, worker: str, slot: int | None = None) -> list[Held]:
+    """The leases of a worker, or of one slot: none or one, unless an answer of ours was lost."""
+    query = _HELD_BY_WORKER if slot is None else _HELD_BY_SLOT
+    return [
+        Held(row.trial_id, row.attempt, row.study_id, row.request_id, row.params is not None)
+        for row in session.execute(query, {"worker_id": worker, "slot": slot})
+    ]
+
+
+def next_study(session: Session, clock: Clock, skip: set[str]) -> str | None:
+    """The study whose trial goes next, None when nothing can be claimed.
+
+    Higher priority first; among equals the one with the fewest running trials, then the one that
+    was served longest ago (never first), then the oldest. A look without locks: `claim` decides.
+    """
+    return session.scalar(_next_study(clock), {"skip": sorted(skip)})
 
 
 def claim(
@@ -161,30 +198,11 @@ def give_up(session: Session, held: Held, *, max_lost: int, reason: str) -> None
 def _take(session: Session, clock: Clock, study: Study, who: Claimant) -> Held | None:
     check_trial_move("queued", "running")
     now = datetime.now(UTC)
-    first = (
-        select(Trial.id)
-        .where(Trial.study_id == study.id, Trial.state == "queued")
-        .order_by(Trial.number.asc().nulls_first(), Trial.id)  # an evaluation that began goes on
-        .limit(1)
-        .with_for_update(skip_locked=True, key_share=True)
-    )
-    taken = session.execute(
-        update(Trial)
-        .where(Trial.id == first.scalar_subquery(), Trial.state == "queued")
-        .values(
-            state="running",
-            attempt=Trial.attempt + 1,
-            lease_expires_at=clock + who.lease_s,
-            leased_since=clock,
-            worker_id=who.worker,
-            started_at=now,
-        )
-        .returning(Trial.id, Trial.attempt)
-        .execution_options(synchronize_session=False)
-    ).one_or_none()
+    values = {"of_study": study.id, "worker": who.worker, "lease_s": who.lease_s, "now": now}
+    taken = session.execute(_take_first(clock), values).one_or_none()
     if taken is None:
         return None
-    trial = session.get_one(Trial, taken.id, populate_existing=True)
+    trial = lock_trial(session, taken.id)
     session.add(
         Attempt(
             trial_id=trial.id,

@@ -5,8 +5,9 @@ Every function expects the study to be locked by `lock_study`.
 
 from collections import Counter
 from datetime import UTC, datetime
+from functools import cache
 
-from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy import Select, bindparam, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service.errors import ConflictError
@@ -19,17 +20,27 @@ from studies.states import STUDY_ENDED
 
 MODEL_ARTIFACT = "model.zip"
 
+_OPEN_TRIAL = select(
+    exists().where(Trial.study_id == bindparam("study_id"), Trial.state.in_(("queued", "running")))
+)
+
+
+@cache
+def _best_trial(direction: str) -> Select[Trial]:
+    """Two looks into the index `trial_by_value`, however many trials there are: ordered by a sum,
+    since SQLite would else walk over the trials in the order of their numbers."""
+    best = func.max if direction == "maximize" else func.min
+    study_id = Trial.study_id == bindparam("study_id")
+    completed = study_id, Trial.state == "completed", Trial.kind == "train"
+    value = select(best(Trial.value)).where(*completed).scalar_subquery()
+    query = select(Trial).where(*completed, Trial.value == value)
+    return query.order_by(Trial.number + 0).limit(1)
+
 
 def best_trial(session: Session, study: Study) -> Trial | None:
-    """The best completed trial, ties to the lower number; None when none completed.
-
-    Two looks into the index `trial_by_value`, however many trials there are.
-    """
-    best = func.max if study.direction == "maximize" else func.min
-    of_study = Trial.study_id == study.id, Trial.state == "completed", Trial.kind == "train"
-    value = select(best(Trial.value)).where(*of_study).scalar_subquery()
-    query = select(Trial).where(*of_study, Trial.value == value)
-    return session.scalars(query.order_by(Trial.number).limit(1)).one_or_none()
+    """The best completed trial, ties to the lower number; None when none completed."""
+    query = _best_trial(study.direction)
+    return session.scalars(query, {"study_id": study.id}).one_or_none()
 
 
 def beats(study: Study, value: float, number: int | None, best: Trial | None) -> bool:
@@ -134,8 +145,7 @@ def cancel_queued(
 
 
 def _has_open_trial(session: Session, study: Study) -> bool:
-    open_ = exists().where(Trial.study_id == study.id, Trial.state.in_(("queued", "running")))
-    return bool(session.scalar(select(open_)))
+    return bool(session.scalar(_OPEN_TRIAL, {"study_id": study.id}))
 
 
 def _has_test_rows(session: Session, study: Study) -> bool:

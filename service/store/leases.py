@@ -4,9 +4,12 @@ A lease is (trial, attempt): of all who ever worked on a trial, one at most can 
 The database's clock decides (``clock`` is `Database.now_s`), never a worker's.
 """
 
-from sqlalchemy import func, select, update
+from functools import cache
+
+from sqlalchemy import Select, bindparam, func, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from service.errors import LeaseLostError, NotFoundError
 from service.store.clock import Clock
@@ -16,6 +19,52 @@ from service.store.overtime import end_if_overtime, end_overtime, is_overtime, t
 from service.store.tables import Attempt, Study, Trial
 
 CLAIMABLE_STUDIES = ("queued", "running")
+
+_RUNNING = select(func.count()).where(
+    Trial.study_id == bindparam("study_id"), Trial.state == "running"
+)
+
+
+@cache
+def _seen(clock: Clock) -> Select[str, Study, bool]:
+    return (
+        select(Trial.state, Study, is_overtime(clock).label("late"))
+        .join(Study, Study.id == Trial.study_id)
+        .where(Trial.id == bindparam("trial_id"))
+    )
+
+
+@cache
+def _extend(clock: Clock) -> ReturningUpdate[float, float]:
+    lease_s = (
+        select(Attempt.lease_s)
+        .where(
+            Attempt.trial_id == bindparam("trial_id"), Attempt.attempt == bindparam("attempt_no")
+        )
+        .scalar_subquery()
+    )
+    return (
+        update(Trial)
+        .where(Trial.id == bindparam("trial_id"))
+        .values(lease_expires_at=clock + lease_s)
+        .returning(lease_s.label("lease_s"), Trial.lease_expires_at.label("expires_at"))
+        .execution_options(synchronize_session=False)
+    )
+
+
+@cache
+def _lapsed(clock: Clock) -> Select[Trial]:
+    return (
+        select(Trial)
+        .where(
+            Trial.study_id == bindparam("study_id"),
+            Trial.state == "running",
+            Trial.lease_expires_at < clock,
+        )
+        .order_by(Trial.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
 
 
 def lock_held(session: Session, trial_id: str, attempt: int) -> Trial:
@@ -42,11 +91,7 @@ def lock_renewable(
     """As `lock_held`, but a lost trial is revived if it may be, and one that was cancelled or is
     past its time limit is returned too (not running), so that its worker can be told. The study
     comes with it as it was seen, without a lock."""
-    seen = session.execute(
-        select(Trial.state, Study, is_overtime(clock).label("late"))
-        .join(Study, Study.id == Trial.study_id)
-        .where(Trial.id == trial_id)
-    ).one_or_none()
+    seen = session.execute(_seen(clock), {"trial_id": trial_id}).one_or_none()
     if seen is None:
         raise NotFoundError(f"There is no trial {trial_id}.", code="unknown_trial")
     if seen.late:
@@ -66,18 +111,8 @@ def holds(trial: Trial, attempt: int) -> bool:
 
 def extend(session: Session, clock: Clock, trial: Trial) -> tuple[float, float]:
     """Extend the lease of a locked trial; returns (lease_s, when it expires, epoch seconds)."""
-    lease_s = (
-        select(Attempt.lease_s)
-        .where(Attempt.trial_id == trial.id, Attempt.attempt == trial.attempt)
-        .scalar_subquery()
-    )
-    lease = session.execute(
-        update(Trial)
-        .where(Trial.id == trial.id)
-        .values(lease_expires_at=clock + lease_s)
-        .returning(lease_s.label("lease_s"), Trial.lease_expires_at.label("expires_at"))
-        .execution_options(synchronize_session=False)
-    ).one()
+    values = {"trial_id": trial.id, "attempt_no": trial.attempt}
+    lease = session.execute(_extend(clock), values).one()
     set_committed_value(trial, "lease_expires_at", lease.expires_at)
     return lease.lease_s, lease.expires_at
 
@@ -128,13 +163,7 @@ def sweep_study(session: Session, clock: Clock, study: Study, *, max_lost: int) 
     The study is locked. Returns how many leases it ended.
     """
     late = end_overtime(session, clock, study)  # first, or it would be tried again in vain
-    lapsed = session.scalars(
-        select(Trial)
-        .where(Trial.study_id == study.id, Trial.state == "running", Trial.lease_expires_at < clock)
-        .order_by(Trial.id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    ).all()
+    lapsed = session.scalars(_lapsed(clock), {"study_id": study.id}).all()
     for trial in lapsed:
         lose(session, trial, max_lost=max_lost, reason="the lease lapsed")
     cancel_overdue(session, study)
@@ -158,7 +187,5 @@ def _may_go_on(session: Session, study: Study) -> bool:
 
 def _has_room(session: Session, study: Study) -> bool:
     session.flush()
-    running = session.scalar(
-        select(func.count()).where(Trial.study_id == study.id, Trial.state == "running")
-    )
+    running = session.scalar(_RUNNING, {"study_id": study.id})
     return (running or 0) < study.max_parallel

@@ -8,6 +8,7 @@ locked in the order worker, study, trial; a renewal locks its trial alone.
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from service.errors import NotFoundError
@@ -27,10 +28,23 @@ from studies.states import (
 ROW_LOCK = {"key_share": True}
 """On PostgreSQL FOR NO KEY UPDATE: rows that refer to the locked one may be inserted meanwhile."""
 
+_STUDY = (
+    select(Study)
+    .where(Study.id == bindparam("id"))
+    .with_for_update(key_share=True)
+    .execution_options(populate_existing=True)
+)
+_TRIAL = (
+    select(Trial)
+    .where(Trial.id == bindparam("id"))
+    .with_for_update(key_share=True)
+    .execution_options(populate_existing=True)
+)
+
 
 def lock_study(session: Session, study_id: str) -> Study:
     """The study, locked until the transaction ends. Raises `NotFoundError` ``unknown_study``."""
-    study = session.get(Study, study_id, with_for_update=ROW_LOCK, populate_existing=True)
+    study = session.scalars(_STUDY, {"id": study_id}).one_or_none()
     if study is None:
         raise NotFoundError(f"There is no study {study_id}.", code="unknown_study")
     return study
@@ -38,7 +52,7 @@ def lock_study(session: Session, study_id: str) -> Study:
 
 def lock_trial(session: Session, trial_id: str) -> Trial:
     """The trial, locked until the transaction ends. Raises `NotFoundError` ``unknown_trial``."""
-    trial = session.get(Trial, trial_id, with_for_update=ROW_LOCK, populate_existing=True)
+    trial = session.scalars(_TRIAL, {"id": trial_id}).one_or_none()
     if trial is None:
         raise NotFoundError(f"There is no trial {trial_id}.", code="unknown_trial")
     return trial

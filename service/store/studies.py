@@ -5,8 +5,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Float, Select, case, extract, func, insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    ScalarSelect,
+    case,
+    extract,
+    func,
+    insert,
+    select,
+)
+from sqlalchemy.orm import Session, aliased
 
 from model.config import Direction
 from service.errors import NotFoundError
@@ -213,27 +222,31 @@ def _epoch_s(column: Any) -> Any:
 
 
 def best_trials(session: Session, study_ids: Sequence[str]) -> dict[str, Trial]:
-    """The best completed trial of each study that has one, ties to the lower number."""
-    ranked = _ranked(study_ids).subquery()
-    query = select(Trial).join(ranked, Trial.id == ranked.c.id).where(ranked.c.place == 1)
-    return {trial.study_id: trial for trial in session.scalars(query)}
+    """The best completed trial of each study that has one, ties to the lower number.
 
+    A look into the index `trial_by_value` per study, however many trials it has.
+    """
+    completed = aliased(Trial)
 
-def _ranked(study_ids: Sequence[str]) -> Select[Any]:
-    badness = case((Study.direction == "maximize", -Trial.value), else_=Trial.value)
-    place = func.row_number().over(
-        partition_by=Trial.study_id, order_by=[badness.asc(), Trial.number.asc()]
-    )
-    return (
-        select(Trial.id, place.label("place"))
-        .join(Study, Study.id == Trial.study_id)
-        .where(
-            Trial.study_id.in_(study_ids),
-            Trial.kind == "train",
-            Trial.state == "completed",
-            Trial.value.is_not(None),
+    def first(order: ColumnElement[Any]) -> ScalarSelect[str]:
+        return (
+            select(completed.id)
+            .where(
+                completed.study_id == Study.id,
+                completed.state == "completed",
+                completed.kind == "train",
+                completed.value.is_not(None),
+            )
+            .order_by(order, completed.number)
+            .limit(1)
+            .correlate(Study)
+            .scalar_subquery()
         )
-    )
+
+    lowest, highest = first(completed.value.asc()), first(completed.value.desc())
+    best = case((Study.direction == "maximize", highest), else_=lowest)
+    query = select(Trial).join_from(Study, Trial, Trial.id == best).where(Study.id.in_(study_ids))
+    return {trial.study_id: trial for trial in session.scalars(query)}
 
 
 def results_of(

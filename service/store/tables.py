@@ -18,6 +18,7 @@ from sqlalchemy import (
     Index,
     MetaData,
     String,
+    Table,
     Text,
     TypeDecorator,
     UniqueConstraint,
@@ -60,6 +61,11 @@ class Base(DeclarativeBase):
         list[Any]: JSON,
         float: Float(53),
     }
+
+
+def table_of(model: type[Base]) -> Table:
+    """For inserts of rows that no session is asked for: at a third of what its objects cost."""
+    return model.metadata.tables[model.__tablename__]
 
 
 def _states(column: str, *names: str) -> str:
@@ -174,7 +180,8 @@ class Trial(Base):
         CheckConstraint("(kind = 'train') = (number IS NOT NULL)", name="trial_number"),
         Index("trial_by_state", "state", "study_id"),
         Index("trial_by_value", "study_id", "state", "kind", "value"),
-        Index("trial_untold", "told", "state"),
+        Index("trial_queue", "study_id", "state", "number"),
+        Index("trial_untold", "told", "state", "study_id"),
         Index("trial_by_evaluated", "evaluates_id"),
     )
 
@@ -282,7 +289,7 @@ class Artifact(Base):
     """A file written under (trial, attempt); the file itself lies in BERTUNE_HOME/artifacts."""
 
     __tablename__ = "artifact"
-    __table_args__ = (Index("artifact_by_study", "study_id", "bytes"),)
+    __table_args__ = (Index("artifact_by_study", "study_id", "name", "bytes"),)
 
     trial_id: Mapped[str] = mapped_column(ForeignKey("trial.id"), primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import bindparam, exists, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -12,6 +12,22 @@ from service.errors import NotFoundError
 from service.store.clock import moment
 from service.store.moves import ROW_LOCK
 from service.store.tables import Attempt, Trial, Worker
+
+_BARRED = select(Worker.id).where(
+    Worker.id == bindparam("worker_id"), or_(Worker.draining, Worker.stopped_at.is_not(None))
+)
+_BARRED_ARRIVING = select(Worker.id).where(Worker.id == bindparam("worker_id"), Worker.draining)
+_HOLDER = (
+    select(Attempt.worker_id)
+    .where(Attempt.trial_id == bindparam("trial_id"), Attempt.attempt == bindparam("of_attempt"))
+    .scalar_subquery()
+)
+_TOUCH_HOLDER = (
+    update(Worker)
+    .where(Worker.id == _HOLDER)
+    .values(last_seen_at=bindparam("now"))
+    .execution_options(synchronize_session=False)
+)
 
 
 def meet_worker(
@@ -38,21 +54,14 @@ def meet_worker(
 
 def may_claim(session: Session, worker_id: str, *, arrives: bool = False) -> bool:
     """Whether a worker may be given a trial, as `meet_worker` says; an unknown one may."""
-    barred = Worker.draining if arrives else or_(Worker.draining, Worker.stopped_at.is_not(None))
-    return session.scalar(select(Worker.id).where(Worker.id == worker_id, barred)) is None
+    barred = _BARRED_ARRIVING if arrives else _BARRED
+    return session.scalar(barred, {"worker_id": worker_id}) is None
 
 
 def touch_holder(session: Session, trial_id: str, attempt: int) -> None:
     """Note that the worker of an attempt is there. Comes first: workers lock before trials."""
-    holder = select(Attempt.worker_id).where(
-        Attempt.trial_id == trial_id, Attempt.attempt == attempt
-    )
-    session.execute(
-        update(Worker)
-        .where(Worker.id == holder.scalar_subquery())
-        .values(last_seen_at=moment(session))
-        .execution_options(synchronize_session=False)
-    )
+    values = {"trial_id": trial_id, "of_attempt": attempt, "now": moment(session)}
+    session.execute(_TOUCH_HOLDER, values)
 
 
 def list_workers(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from sqlalchemy import select, update
 
 from model.errors import InputError
 from service.errors import LeaseLostError, NotFoundError
+from service.pages import study_pages
 from service.store.artifacts import put_artifact
 from service.store.claims import Held
 from service.store.completion import cancel_study
@@ -695,13 +697,41 @@ def test_the_pages_of_optuna_show_the_best_trial(
     monkeypatch.setattr(server.optuna, "set_note", lambda key, note: notes.append(note))
     for value in (0.6, 0.4, 0.7):
         server.dispatcher.finish(server.claim().trial_id, 1, result_request(value))
-    server.dispatcher.pages.flush()
+        server.dispatcher.pages.flush()
     # Trial 1 changed nothing about the best, so nothing was written for it.
     assert [("trial 0" in note, "trial 2" in note) for note in notes] == [
         (True, False),
         (False, True),
     ]
     assert "0.7000" in notes[-1]
+
+
+def test_of_trials_that_end_together_each_has_a_page_and_their_study_is_written_once(
+    server: QueueServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_pages, "GATHER_S", 600)
+    study_id = make_study(server.database, n_trials=3)
+    written: list[str] = []
+    monkeypatch.setattr(server.optuna, "set_note", lambda key, note: written.append(note))
+    for value in (0.6, 0.4, 0.7):
+        server.dispatcher.finish(server.claim().trial_id, 1, result_request(value))
+    key = server.dispatcher.plans.of(study_id).key
+    assert (server.optuna.noted_trials(key), written) == (set(), [])  # no worker waited for any
+    server.dispatcher.pages.flush()
+    assert server.optuna.noted_trials(key) == {t.optuna_trial_id for t in server.trials(study_id)}
+    assert ["trial 2" in note for note in written] == [True]
+
+
+def test_pages_are_written_without_being_waited_for(
+    server: QueueServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_pages, "GATHER_S", 0.01)
+    make_study(server.database, n_trials=2)
+    written: Queue[str] = Queue()
+    monkeypatch.setattr(server.optuna, "set_note", lambda key, note: written.put(note))
+    for number in (0, 1):  # the second is gathered anew, after the first was written
+        server.dispatcher.finish(server.claim().trial_id, 1, result_request(0.6 + number / 10))
+        assert f"trial {number}" in written.get(timeout=60)
 
 
 def test_a_pruned_trial_with_a_matrix_has_a_page_too(server: QueueServer) -> None:

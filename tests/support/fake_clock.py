@@ -2,6 +2,7 @@
 database."""
 
 from datetime import datetime
+from functools import cache
 
 import pytest
 from sqlalchemy import Float, literal_column, text
@@ -30,6 +31,7 @@ class FakeClock:
             connection.execute(text(f"UPDATE {TABLE} SET now_s = :now"), {"now": now.timestamp()})
 
     @staticmethod
+    @cache
     def read(dialect: str) -> Clock:
         return literal_column(f"(SELECT now_s FROM {TABLE})", Float(53))
 
