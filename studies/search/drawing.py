@@ -97,6 +97,7 @@ class _DrawingStorage(BaseStorage):
         self._stored = stored
         self._trial = trial
         self._history: dict[int, list[FrozenTrial]] = {}
+        self._chosen: dict[tuple[int, frozenset[TrialState]], list[FrozenTrial]] = {}
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         return self._trial if trial_id == UNBORN else self._stored.get_trial(trial_id)
@@ -124,7 +125,12 @@ class _DrawingStorage(BaseStorage):
         if study_id not in self._history:  # asks of a study follow one another: nothing comes in
             self._history[study_id] = self._stored.get_all_trials(study_id, deepcopy=deepcopy)
         found = self._history[study_id]
-        return found if states is None else [trial for trial in found if trial.state in states]
+        if states is None:
+            return found
+        key = study_id, frozenset(state for state in TrialState if state in states)
+        if key not in self._chosen:
+            self._chosen[key] = [trial for trial in found if trial.state in states]
+        return list(self._chosen[key])
 
     def get_study_id_from_name(self, study_name: str) -> int:
         return self._stored.get_study_id_from_name(study_name)

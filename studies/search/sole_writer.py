@@ -20,6 +20,8 @@ from sqlalchemy import Connection
 
 from studies.search.trial_rows import finish_trial, insert_trial, store_intermediate_value
 
+States = frozenset[TrialState]
+
 KEPT_STUDIES = 64
 """A study of a thousand trials takes three megabytes; servers run for years."""
 
@@ -42,6 +44,9 @@ class SoleWriterStorage(BaseStorage):
         """By study, the one asked for last at the end: trials by number, in ascending order."""
         self._places: dict[int, tuple[int, int]] = {}
         """By trial: its study and its number."""
+        self._finished: dict[int, dict[States, list[FrozenTrial]]] = {}
+        """By study: its trials in some states that trials end in, until another one ends. A pruner
+        asks for them after every epoch."""
 
     # -- studies ---------------------------------------------------------------------------------
 
@@ -98,6 +103,8 @@ class SoleWriterStorage(BaseStorage):
                 trial.number = len(known)
                 with self._stored.engine.begin() as connection:
                     trial._trial_id = insert_trial(connection, study_id, trial)
+        if trial.state.is_finished():
+            self._finished.pop(study_id, None)
         self._places[trial._trial_id] = study_id, trial.number
         known[trial.number] = trial
         return trial._trial_id
@@ -165,9 +172,24 @@ class SoleWriterStorage(BaseStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        known = self._of_study(study_id).values()
-        found = [trial for trial in known if states is None or trial.state in states]
+        known = self._of_study(study_id)
+        if states is None:
+            found = list(known.values())
+        else:
+            found = self._in_states(
+                study_id, known, frozenset(s for s in TrialState if s in states)
+            )
         return copy.deepcopy(found) if deepcopy else found
+
+    def _in_states(
+        self, study_id: int, known: dict[int, FrozenTrial], states: States
+    ) -> list[FrozenTrial]:
+        if not all(state.is_finished() for state in states):
+            return [trial for trial in known.values() if trial.state in states]
+        kept = self._finished.setdefault(study_id, {})
+        if states not in kept:
+            kept[states] = [trial for trial in known.values() if trial.state in states]
+        return list(kept[states])
 
     def remove_session(self) -> None:
         self._stored.remove_session()
@@ -193,6 +215,7 @@ class SoleWriterStorage(BaseStorage):
         return None if place is None else self._trials[place[0]][place[1]]
 
     def _forget(self, study_id: int) -> None:
+        self._finished.pop(study_id, None)
         for trial in self._trials.pop(study_id, {}).values():
             del self._places[trial._trial_id]
         self._studies = {
@@ -209,6 +232,7 @@ class SoleWriterStorage(BaseStorage):
         study_id, number = place
         with self._forgetting_at_errors(study_id):
             yield
+            self._finished.pop(study_id, None)
             self._trials[study_id][number] = self._stored.get_trial(trial_id)
 
     @contextmanager
@@ -218,6 +242,8 @@ class SoleWriterStorage(BaseStorage):
         with self._forgetting_at_errors(study_id):
             with self._stored.engine.begin() as connection:
                 yield connection
+            if trial.state.is_finished():
+                self._finished.pop(study_id, None)
             self._trials[study_id][number] = trial
 
     @contextmanager
