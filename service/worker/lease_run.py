@@ -25,6 +25,7 @@ from service.worker.lease_files import (
     zip_folder,
 )
 from service.worker.lease_hold import LeaseHold
+from service.worker.model_offer import ModelOffer
 from service.worker.pipe import (
     OTHER_CHECKPOINT,
     Decide,
@@ -88,6 +89,7 @@ class LeaseRun:
         self._sizes = file_sizes(hold.lease)
         path = setup.checkpoints.open(hold.lease.trial_id, workspace.holds)
         self._checkpoint = LeaseCheckpoint(hold.lease, path)
+        self._offer = ModelOffer(hold.lease.config)
 
     def run(self) -> None:
         """Fetch, train or evaluate, upload, finish.
@@ -234,15 +236,21 @@ class LeaseRun:
         self._oom.look()
         self._log.write(f"epoch {epoch.epoch}: {epoch.metrics}")
         report = EpochMetrics(epoch=epoch.epoch, metrics=epoch.metrics)
-        answer = self._hold.renew(RenewRequest(reports=[report]))
+        value = self._offer.value_after(epoch.epoch, epoch.metrics)
+        answer = self._hold.renew(RenewRequest(reports=[report], value=value))
+        if value is not None:
+            self._offer.note(value, answer.action)
         if answer.action == "prune":
             return "stop"
         return "save" if self._checkpoint.wanted_after(epoch.epoch) else "continue"
 
     def _offer_model(self, finished: Finished) -> None:
         """Upload the model if it is the best of its study so far."""
-        answer = self._hold.renew(RenewRequest(value=finished.value))
-        if answer.action != "keep_model":
+        wanted = self._offer.answer(finished.value)
+        if wanted is None:  # the run ended before its last epoch
+            answer = self._hold.renew(RenewRequest(value=finished.value))
+            wanted = answer.action == "keep_model"
+        if not wanted:
             return
         folder = self._workspace.folder / "model"
         self._begin(Keep(job=self._job, folder=str(folder)))

@@ -135,8 +135,8 @@ class Stage(Request):
 
 
 class RenewRequest(Request):
-    """Renewal, with the epochs finished since the last one; `value` is sent once, at the end of
-    training, and asks whether to keep the model."""
+    """Renewal, with the epochs finished since the last one; `value` is sent with the last epoch of
+    training or after it, and asks whether to keep the model."""
 
     reports: list[EpochMetrics] = []
     value: float | None = None

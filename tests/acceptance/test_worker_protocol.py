@@ -36,7 +36,10 @@ def test_a_trial_is_trained_reported_and_finished(server: LeaseServer, start: St
     assert server.epochs() == [0, 1, 2]
     first = next(body for body in server.renewals if body["reports"])
     assert set(first["reports"][0]["metrics"]) == {"macro_f1", "accuracy", "loss"}  # no NaN
-    assert [b["value"] for b in server.renewals if b["value"]] == [pytest.approx(0.3)]
+    # Asked with the last epoch, and not again.
+    (asked,) = [body for body in server.renewals if body["value"]]
+    assert asked["value"] == pytest.approx(0.3)
+    assert [report["epoch"] for report in asked["reports"]] == [2]
     assert server.claims[0]["device"]["name"] == "fake"
     assert set(server.uploads) == {"model.zip", "predictions.csv", "train.log"}
     with zipfile.ZipFile(io.BytesIO(server.uploads["model.zip"])) as archive:
@@ -72,6 +75,20 @@ def test_a_model_that_is_not_the_best_is_not_uploaded(
     start(until_idle_s=0).exit_status()
     assert server.end()[1] == "result"
     assert set(server.uploads) == {"predictions.csv", "train.log"}
+
+
+def test_a_run_that_ends_before_its_last_epoch_offers_its_model_at_the_end(
+    server: LeaseServer, start: StartAgent
+) -> None:
+    server.on_renew = lambda body: "keep_model" if body["value"] else "continue"
+    server.add_lease("t1", "end early")
+    start(until_idle_s=0).exit_status()
+    _, end, result = server.end()
+    assert (end, result["state"], result["value"]) == ("result", "completed", pytest.approx(0.2))
+    assert server.epochs() == [0, 1]
+    (asked,) = [body for body in server.renewals if body["value"]]
+    assert (asked["value"], asked["reports"]) == (pytest.approx(0.2), [])
+    assert "model.zip" in server.uploads
 
 
 def test_a_pruned_trial_ends_at_the_epoch_that_pruned_it(

@@ -3,11 +3,11 @@
     python tests/bench/overhead.py [--existing 10,1000] [--workers 1,8] [--database URL]
 
 A trial that trains nothing goes the whole way of a real one: claim, five epochs reported one by one
-with their decisions, the question whether to keep the model, and the result with its confusion
-matrix, over HTTP to a server of its own, into its tables and Optuna's. Plain Optuna makes the
-calls behind them in this process: ask, three suggestions, five reports with prune checks, tell.
-Sampler, pruner, search space and values are the same, on files of their own (``--database``: two
-empty databases of PostgreSQL, separated by a comma).
+with their decisions, the last one with the question whether to keep the model, and the result with
+its confusion matrix, over HTTP to a server of its own, into its tables and Optuna's. Plain Optuna
+makes the calls behind them in this process: ask, three suggestions, five reports with prune checks,
+tell. Sampler, pruner, search space and values are the same, on files of their own
+(``--database``: two empty databases of PostgreSQL, separated by a comma).
 
 At each number of existing trials both sides take turns, a few trials each, and both studies go on
 to the next number. Prints a Markdown table: milliseconds per trial, median and quartiles, and the
@@ -80,8 +80,8 @@ class Bertune:
         assert lease is not None
         for epoch in range(EPOCHS):
             report = EpochMetrics(epoch=epoch, metrics={"accuracy": VALUE, "loss": 1.0})
-            self._link.renew(lease, RenewRequest(reports=[report]), until=NEVER)
-        self._link.renew(lease, RenewRequest(value=VALUE), until=NEVER)
+            final = VALUE if epoch + 1 == EPOCHS else None
+            self._link.renew(lease, RenewRequest(reports=[report], value=final), until=NEVER)
         self._link.finish(lease, _result(), until=NEVER)
 
 

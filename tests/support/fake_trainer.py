@@ -65,7 +65,8 @@ class FakeRunner:
                     break
             value, done = _value(job, epoch), epoch + 1
             decision = on_epoch(epoch, _metrics(value))
-            if decision == "stop":
+            ends_early = epoch == 1 and _behaviour(job, resumed) == "end early"
+            if decision == "stop" or ends_early:
                 break
             if decision == "save" or job.checkpoint_s == 0:
                 _save(job, done)
