@@ -20,8 +20,8 @@ LOG_ARTIFACT = "train.log"
 """Kept of every attempt: it says why one ended badly."""
 OPEN = ("queued", "running")
 KeptModels = Literal["none", "open", "completed", "valued", "best"]
-"""Of the trials that ended: no model and none of others either, none, those of completed ones,
-of completed ones with a value, that of the best."""
+"""Whose models stay of the trials that ended: nobody's, nor of any other trial; nobody's; those of
+completed trials; of completed trials with a value; of the best one."""
 Places: TypeAlias = Select[str, int, str]
 """The columns of a `StoredArtifact`."""
 DROPPED_AT_ONCE = 2_000
