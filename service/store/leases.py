@@ -36,6 +36,7 @@ def _seen(clock: Clock) -> Select[str, Study, bool]:
 
 @cache
 def _extend(clock: Clock) -> ReturningUpdate[float, float]:
+    # No value is called as a column of the updated table: SQLAlchemy would set that column to it.
     lease_s = (
         select(Attempt.lease_s)
         .where(

@@ -19,7 +19,7 @@ _BARRED = select(Worker.id).where(
 _BARRED_ARRIVING = select(Worker.id).where(Worker.id == bindparam("worker_id"), Worker.draining)
 _HOLDER = (
     select(Attempt.worker_id)
-    .where(Attempt.trial_id == bindparam("trial_id"), Attempt.attempt == bindparam("of_attempt"))
+    .where(Attempt.trial_id == bindparam("trial_id"), Attempt.attempt == bindparam("attempt"))
     .scalar_subquery()
 )
 _TOUCH_HOLDER = (
@@ -60,7 +60,7 @@ def may_claim(session: Session, worker_id: str, *, arrives: bool = False) -> boo
 
 def touch_holder(session: Session, trial_id: str, attempt: int) -> None:
     """Note that the worker of an attempt is there. Comes first: workers lock before trials."""
-    values = {"trial_id": trial_id, "of_attempt": attempt, "now": moment(session)}
+    values = {"trial_id": trial_id, "attempt": attempt, "now": moment(session)}
     session.execute(_TOUCH_HOLDER, values)
 
 

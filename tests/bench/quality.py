@@ -76,9 +76,11 @@ def chosen_cases(asked: argparse.Namespace) -> list[Case]:
     policies = asked.policies.split(",") if asked.policies else list(get_args(Truncation))
     _check_names("only", wanted, names)
     _check_names("policies", policies, get_args(Truncation))
-    if asked.trainer_log_odds:
-        tasks = {case.name: case.task for case in CASES}
-        _check_names("only", wanted, [name for name in names if tasks[name] == "multi_label"])
+    labelled = {case.name for case in CASES if case.task == "multi_label"}
+    if asked.trainer_log_odds and not labelled.issuperset(wanted):
+        only = ",".join(sorted(labelled))
+        detail = f"--trainer-log-odds is of multi_label data sets: state --only {only} beside it."
+        raise InputError("invalid_value", detail, ("trainer_log_odds",))
     changes = {name: getattr(asked, name) for name in SETTINGS if getattr(asked, name) is not None}
     return [
         replace(case, policies=tuple(p for p in case.policies if p in policies), **changes)

@@ -132,7 +132,7 @@ def test_a_head_that_starts_at_its_log_odds_says_how_frequent_classes_are() -> N
 
 
 def test_the_table_says_where_both_heads_start() -> None:
-    with pytest.raises(InputError, match="'subj' is none of nlupp_banking"):
+    with pytest.raises(InputError, match="state --only nlupp_banking"):
         chosen_cases(options(["--trainer-log-odds"]))
     asked = options(["--only", "nlupp_banking", "--trainer-log-odds"])
     (case,) = chosen_cases(asked)
