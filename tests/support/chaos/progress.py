@@ -24,10 +24,11 @@ def state_of(database: Database, study_id: str) -> str:
 
 
 def fewest_epochs(database: Database, study_id: str) -> int:
-    """Of the trials that run and have reported: epochs of the one with the fewest."""
+    """Of the trials that run: reported epochs of the one with the fewest."""
     epochs = (
-        select(func.max(EpochMetric.epoch) + 1)
-        .join(Trial, Trial.id == EpochMetric.trial_id)
+        select(func.coalesce(func.max(EpochMetric.epoch) + 1, 0))
+        .select_from(Trial)
+        .outerjoin(EpochMetric, EpochMetric.trial_id == Trial.id)
         .where(Trial.study_id == study_id, Trial.state == "running")
         .group_by(Trial.id)
     )
