@@ -42,16 +42,19 @@ def test_dropout_treats_rows_alike_and_neighbours_independently() -> None:
     assert both == pytest.approx(0.09, abs=0.005)
 
 
-def test_dropout_follows_the_seed_and_leaves_evaluation_alone() -> None:
-    values = torch.randn(64, 64)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_follows_the_seed_and_leaves_evaluation_alone(dtype: torch.dtype) -> None:
+    values = torch.randn(64, 64, dtype=dtype)
     torch.manual_seed(2)
     first = dropout(values, 0.2, training=True)
     assert not torch.equal(dropout(values, 0.2, training=True), first)
     torch.manual_seed(2)
     torch.testing.assert_close(dropout(values, 0.2, training=True), first, atol=0, rtol=0)
     assert dropout(values, 0.2, training=False) is values
-    gradient = torch.ones_like(values, requires_grad=True)
+    scaled = (values.float() / 0.8).to(dtype)
+    torch.testing.assert_close(first[first != 0], scaled[first != 0])
+    followed = torch.ones_like(values, requires_grad=True)
     torch.manual_seed(2)
-    dropout(gradient, 0.2, training=True).sum().backward()
-    assert gradient.grad is not None
-    torch.testing.assert_close(gradient.grad == 0, first == 0)
+    dropout(followed, 0.2, training=True).sum().backward()
+    assert followed.grad is not None
+    torch.testing.assert_close(followed.grad, (first != 0).to(dtype) * torch.tensor(1.25))

@@ -1,6 +1,7 @@
 """How a trainer process begins and ends."""
 
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from real_parts import SEARCHED
 
 from service.worker.pipe import Ready, decode_from_trainer
 from service.worker.trainer_process import (
+    MEMORY_KEPT,
     Exited,
     TrainerProcess,
     Wake,
@@ -107,3 +109,32 @@ def test_a_trainer_gets_its_threads_and_not_the_key() -> None:
     found = trainer_env({"BERTUNE_KEY": "secret", "PATH": "/bin"}, threads=3)
     assert "BERTUNE_KEY" not in found
     assert (found["PATH"], found["OMP_NUM_THREADS"]) == ("/bin", "3")
+
+
+def test_a_trainer_keeps_its_memory_unless_its_user_tuned_that_otherwise() -> None:
+    assert trainer_env({}, threads=1)["GLIBC_TUNABLES"] == MEMORY_KEPT
+    own = "glibc.malloc.arena_max=1"
+    assert trainer_env({"GLIBC_TUNABLES": own}, threads=1)["GLIBC_TUNABLES"] == own
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its settings are glibc's")
+def test_memory_that_was_freed_is_taken_again_without_the_system() -> None:
+    """What a training step does: blocks of megabytes, each time anew."""
+    script = (
+        "import resource\n"
+        "for _ in range(3):\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(10):\n"
+        "        blocks = [bytearray(2**20) for _ in range(8)]\n"
+        "        del blocks\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+
+    def faults(env: dict[str, str]) -> int:
+        ran = subprocess.run(
+            [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True
+        )
+        return int(ran.stdout)
+
+    kept = trainer_env(os.environ, threads=1)
+    assert faults(kept) < 10 < faults({**kept, "GLIBC_TUNABLES": ""})
