@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from model.config import SPLITS, DataOptions, Task
 from model.date_split import split_dates
 from model.errors import InputError
-from model.group_split import SplitOf, keep_kinds_in_train, split_groups
+from model.group_split import SplitOf, keep_in_train, split_groups
 from model.labels.label_reader import LabelReader
 from model.labels.readers import reader_of
 from model.repeats import repeats
@@ -63,14 +63,16 @@ def divide_train(
         else:
             rows = rows_of(_divide_texts(hashes, labels, reader, fractions, seed))
         return _checked(rows, options, labels, reader)
-    kinds = reader.kinds(labels)
+    classes = _classes(labels, reader)
     if "date" in columns:
         split_of = split_dates(_column(path, "date"), **fractions)
     else:
-        split_of = split_groups(_column(path, "group"), kinds, **fractions, seed=seed)
+        split_of = split_groups(
+            _column(path, "group"), reader.kinds(labels), needed=classes, **fractions, seed=seed
+        )
     if hashes is not None and options.duplicates == "drop":
         split_of[(split_of == 0) & np.isin(hashes, hashes[split_of > 0])] = _NOWHERE
-    _drop_unseen(split_of, kinds, path, options)
+    _drop_unseen(split_of, classes, path, options)
     return _checked(rows_of(split_of), options, labels, reader)
 
 
@@ -89,18 +91,23 @@ def _divide_texts(
     split_of_text = np.zeros(len(first), dtype=np.int8)
     for split, positions in enumerate(split_positions(rows)):
         split_of_text[text_of[first[positions]]] = split
-    return keep_kinds_in_train(split_of_text[text_of], text_of, kinds)
+    return keep_in_train(split_of_text[text_of], text_of, _classes(labels, reader))
+
+
+def _classes(labels: Sequence[str], reader: LabelReader) -> list[Sequence[str]]:
+    """Per row, the classes that train must have too; a number has none."""
+    return [reader.classes_in(label) for label in labels]
 
 
 def _drop_unseen(
-    split_of: SplitOf, kinds: Sequence[Sequence[str]], path: Path, options: DataOptions
+    split_of: SplitOf, classes: Sequence[Sequence[str]], path: Path, options: DataOptions
 ) -> None:
     """Held-out rows with a class that no train row has leave, or are refused by name."""
-    known = {kind for k in np.flatnonzero(split_of == 0).tolist() for kind in kinds[k]}
+    known = {name for k in np.flatnonzero(split_of == 0).tolist() for name in classes[k]}
     held_out = np.flatnonzero(split_of > 0).tolist()
-    unseen = [k for k in held_out if not known.issuperset(kinds[k])]
+    unseen = [k for k in held_out if not known.issuperset(classes[k])]
     if unseen and options.unseen == "error":
-        label = next(kind for kind in kinds[unseen[0]] if kind not in known)
+        label = next(name for name in classes[unseen[0]] if name not in known)
         row = int(_column(path, "row")[unseen[0]])
         detail = (
             f"Row {row} of train is held out and has the label {label[:80]!r}, which no row that "

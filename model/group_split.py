@@ -22,11 +22,13 @@ def split_groups(
     groups: npt.NDArray[np.uint64],
     kinds: Sequence[Sequence[str]],
     *,
+    needed: Sequence[Sequence[str]],
     validation_fraction: float,
     test_fraction: float,
     seed: int,
 ) -> SplitOf:
-    """Divide rows by their ``groups``; ``kinds`` are the classes of each row.
+    """Divide rows by their ``groups``; ``kinds`` are what every split should have of each row, and
+    ``needed`` what train must have.
 
     The same arguments give the same rows. A split may stay empty where there are too few groups.
     Raises `InputError` ``invalid_value`` for impossible fractions.
@@ -57,7 +59,7 @@ def split_groups(
         for kind, count in held.items():
             left[chosen][kind] -= count
     _fill_empty(split_of_group, sizes, shares)
-    return keep_kinds_in_train(split_of_group[group_of], group_of, kinds)
+    return keep_in_train(split_of_group[group_of], group_of, needed)
 
 
 def _kinds_of_groups(
@@ -80,10 +82,11 @@ def _fill_empty(
             split_of_group[of_train[np.argmin(sizes[of_train])]] = split
 
 
-def keep_kinds_in_train(
+def keep_in_train(
     split_of: SplitOf, group_of: npt.NDArray[np.int64], kinds: Sequence[Sequence[str]]
 ) -> SplitOf:
-    """Return the splits with every class in train: the smallest group that has one comes over."""
+    """Return the splits with every class of ``kinds``, which are those of each row, in train: the
+    smallest group that has one comes over."""
     split_of = split_of.copy()
     sizes = np.bincount(group_of)
     here = {kind for k in np.flatnonzero(split_of == _TRAIN).tolist() for kind in kinds[k]}

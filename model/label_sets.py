@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from model.config import SPLITS
+from model.group_split import keep_in_train
 from model.splits import SplitRows, check_fractions, held_out_counts, rows_of
 
 
@@ -21,9 +22,9 @@ def split_label_sets(
 ) -> SplitRows:
     """Divide the rows so that every label stands in each split in about its own share.
 
-    As many rows are held out as `held_out_counts` says of all rows together. The same sets,
-    fractions and seed give the same rows. Raises `InputError` ``invalid_value`` for impossible
-    fractions.
+    As many rows are held out as `held_out_counts` says of all rows together, less those that train
+    cannot do without: the only ones left with a label. The same sets, fractions and seed give the
+    same rows. Raises `InputError` ``invalid_value`` for impossible fractions.
     """
     check_fractions(validation_fraction, test_fraction)
     (validation,), (test,) = held_out_counts([len(sets)], validation_fraction, test_fraction)
@@ -56,4 +57,4 @@ def split_label_sets(
     for row in order:
         if split_of[row] < 0:
             put(int(row), rooms)
-    return rows_of(split_of)
+    return rows_of(keep_in_train(split_of, np.arange(len(sets)), sets))

@@ -30,6 +30,8 @@ _OPTIONS = (
     "delimiter",
     "encoding",
     "normalise",
+    "missing",
+    "missing_token",
 )
 
 

@@ -15,22 +15,25 @@ _NAME = "input"
 
 
 def read_texts_file(path: Path, options: DataOptions, reader: LabelReader) -> tuple[list[str], ...]:
-    """Read the texts of a CSV, TSV, JSONL or Parquet file, column by column; a missing one is "".
+    """Read the texts of a CSV, TSV, JSONL or Parquet file, column by column.
 
-    Raises `InputError` as `model.data.normalise` does, naming ``input``.
+    A missing one is "", or `DataOptions.missing_token` where `DataOptions.missing` says so, as in
+    the data that a model has learned from. Raises `InputError` as `model.data.normalise` does,
+    naming ``input``.
     """
     source = open_source(path, _NAME, options)
     recipes = _recipes(source.columns(), options, reader)
     names = list(dict.fromkeys(name for recipe in recipes for name in recipe.columns))
+    placeholder = options.missing_token if options.missing == "token" else None
     rows: list[list[str]] = []
     for place, values in source.rows(names):
         where = (_NAME, f"{source.unit} {place}")
         row = dict(zip(names, values, strict=True))
         cells = [
-            row[recipe.columns[0]] if recipe.plain else recipe.text(row, where, None)[0]
+            row[recipe.columns[0]] if recipe.plain else recipe.text(row, where, placeholder)[0]
             for recipe in recipes
         ]
-        rows.append(reader.texts(cells, where))
+        rows.append([text or placeholder or "" for text in reader.texts(cells, where)])
     return tuple([row[place] for row in rows] for place in range(len(recipes)))
 
 

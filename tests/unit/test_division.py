@@ -168,6 +168,27 @@ def test_a_class_of_the_latest_rows_alone_is_refused_by_name_or_left_out(tmp_pat
     ]
 
 
+@pytest.mark.parametrize("task", ["regression", "multi_task"])
+def test_the_latest_numbers_may_be_higher_than_any_before(tmp_path: Path, task: Any) -> None:
+    """What rises over time is the reason to divide by date: a number is no class."""
+    rows = [(f"text {k}", f"{k}.5", "xy"[k % 2], dated(k + 1)) for k in range(20)]
+    labels: dict[str, Any] = {
+        "regression": {"task": "regression", "label": "score"},
+        "multi_task": {"label_columns": {"score": "score", "kind": "kind"}},
+    }
+    options = DataOptions(date="when", validation_fraction=0.3, **labels[task])
+    summary = read(tmp_path, rows, options, "text,score,kind,when")
+    split = parts(tmp_path, summary, options)
+    assert [numbers(part) for part in split] == [[*range(1, 15)], [*range(15, 21)], []]
+
+
+def test_groups_of_numbers_are_held_out_whatever_train_keeps(tmp_path: Path) -> None:
+    rows = [(f"text {k}", f"{k}.5", f"customer {k // 10}") for k in range(30)]
+    options = dataclasses.replace(OPTIONS, task="regression", label="score", group="customer")
+    summary = read(tmp_path, rows, options, "text,score,customer")
+    assert [len(part) for part in parts(tmp_path, summary, options)] == [10, 10, 10]
+
+
 def test_one_text_with_two_labels_stays_in_one_split(tmp_path: Path) -> None:
     rows = [(f"text {k // 2}", "xy"[k % 2]) for k in range(40)]
     summary = read(tmp_path, rows, OPTIONS, "text,label")

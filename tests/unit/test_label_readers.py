@@ -107,6 +107,8 @@ def test_every_row_lands_in_exactly_one_split_and_always_in_the_same(
     parts = [rows.train, rows.validation, rows.test]
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(sets)))
     assert [p.tolist() for p in (again.train, again.validation)] == [p.tolist() for p in parts[:2]]
+    taught = set[str]().union(*(sets[row] for row in rows.train))
+    assert taught == set[str]().union(*sets)
 
 
 CELLS = st.one_of(

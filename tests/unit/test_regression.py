@@ -98,6 +98,23 @@ def test_what_is_no_finite_number_is_refused_with_its_line(tmp_path: Path, label
     assert (caught.value.code, caught.value.where) == ("bad_label", ("train", "line 3"))
 
 
+@pytest.mark.parametrize(("smallest", "is_refused"), [("2000", False), ("1700000000", True)])
+def test_numbers_that_a_saved_model_could_not_tell_apart_are_refused(
+    tmp_path: Path, smallest: str, is_refused: bool
+) -> None:
+    """Ten numbers in steps of a half: a saved model's have seven digits."""
+    path = tmp_path / "train.csv"
+    lines = "".join(f"text {n},{int(smallest) + n / 2}\n" for n in range(10))
+    path.write_text("text,score\n" + lines, encoding="utf-8")
+    if not is_refused:
+        assert normalise({"train": path}, DataOptions(), tmp_path / "out").rows["train"] == 10
+        return
+    with pytest.raises(InputError) as caught:
+        normalise({"train": path}, DataOptions(), tmp_path / "out")
+    assert (caught.value.code, caught.value.where) == ("one_class", ("train",))
+    assert "subtract 1.7e+09" in caught.value.detail
+
+
 def test_pairs_with_a_score_are_read_and_summed_up_by_bins(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     lines = "".join(f"a{n},b{n},{n % 10 + 1}\n" for n in range(40))

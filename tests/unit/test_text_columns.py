@@ -383,3 +383,24 @@ def test_a_file_of_texts_alone_is_read_by_its_columns(tmp_path: Path) -> None:
     path.write_text("body,subject,notes\nb,a,c\nB,A,\n")
     found = read_texts_file(path, COLUMNS, texts_reader("single_label"))
     assert found == (["a", "A"], ["b", "B"], ["c", ""])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        replace(COLUMNS, missing="token"),
+        DataOptions(template="{subject} {notes}", missing="token", missing_token="[?]"),
+        DataOptions(text="subject", text_b="notes", missing="token"),
+    ],
+)
+def test_a_missing_text_is_asked_about_as_it_was_learned_from(
+    tmp_path: Path, options: DataOptions
+) -> None:
+    path = tmp_path / "train.csv"
+    rows = [f"body {k},subject {k},{'note' * (k % 2)},{'xy'[k % 3 > 0]}" for k in range(12)]
+    path.write_text("\n".join(["body,subject,notes,label", *rows]) + "\n")
+    normalise({"train": path}, options, tmp_path / "out")
+    learned = read_examples(tmp_path / "out" / "train.parquet")
+    asked = read_texts_file(path, options, texts_reader("single_label"))
+    assert asked == learned.texts
+    assert any(options.missing_token in text for column in asked for text in column)
