@@ -78,6 +78,11 @@ def _repeat_warnings(summary: Mapping[str, Any], keeps: bool) -> list[str]:
         for split, rows in summary.get("group_overlap", {}).items()
         if rows
     ]
+    if found := summary.get("test_in_validation"):
+        warnings.append(
+            f"{found} texts of test also stand in validation, by which the best model is chosen; "
+            "its test score may be too good."
+        )
     if keeps:
         warnings += [
             f"{rows} texts of {split} also stand in train; its scores will be too good."

@@ -40,6 +40,8 @@ class DataSummary:
     """Rows whose text stood in the same split before."""
     overlap: dict[Split, int]
     """Rows of validation and test whose text also stood in train."""
+    test_in_validation: int
+    """Rows of test whose text also stands in validation."""
     group_overlap: dict[Split, int]
     """Rows of validation and test whose group also stands in train."""
     conflicts: dict[Split, dict[str, Any]]

@@ -38,6 +38,14 @@ def count_overlap(tallies: dict[Split, SplitTally], of: str = "text_hashes") -> 
     }
 
 
+def count_test_in_validation(tallies: dict[Split, SplitTally]) -> int:
+    """Return how many rows of test have a text of validation."""
+    if not {"validation", "test"} <= tallies.keys():
+        return 0
+    validation, test = (as_array(tallies[split].text_hashes) for split in ("validation", "test"))
+    return int(np.isin(test, validation).sum())
+
+
 @dataclass(frozen=True, slots=True)
 class TrainDrops:
     """[train rows] Which leave the train split, and why; no row for two reasons."""

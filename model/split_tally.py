@@ -68,14 +68,15 @@ class SplitTally:
 
 
 def text_hash(texts: Sequence[str]) -> int:
-    """64 bits that are equal for equal texts of a row; different ones in a billion rows have a
-    chance of some percent to share them."""
+    """64 bits that are equal for equal texts of a row, whatever white space stands between their
+    words; different ones in a billion rows have a chance of some percent to share them."""
     return int.from_bytes(_text_digest(texts).digest(), "little")
 
 
 def _text_digest(texts: Sequence[str]) -> Any:
     # No text holds a NUL, so texts do not run together.
-    return hashlib.blake2b("\0".join(texts).encode(), digest_size=8)
+    plain = "\0".join(" ".join(text.split()) for text in texts)
+    return hashlib.blake2b(plain.encode(), digest_size=8)
 
 
 def as_array(values: "array[int]") -> Hashes:

@@ -70,6 +70,8 @@ class DatasetAnswer(Answer):
     """Rows whose text stood in the same split before."""
     overlap: dict[str, int]
     """Rows whose text also stood in train."""
+    test_in_validation: int = 0
+    """Rows of test whose text also stands in validation."""
     group_overlap: dict[str, int] = {}
     """Rows whose group also stands in train."""
     conflicts: dict[str, Conflicts] = {}

@@ -205,8 +205,19 @@ def test_duplicates_overlap_and_word_counts_are_counted_by_hand(tmp_path: Path) 
     )
     assert summary.duplicates == {"train": 2, "validation": 1, "test": 0}
     assert summary.overlap == {"validation": 2, "test": 0}
+    assert summary.test_in_validation == 1
     assert summary.dropped == {"train": {"held_out": 3}, "validation": {}, "test": {}}
     assert summary.words == {"p50": 2, "p90": 5, "p95": 5, "p99": 5, "max": 5}
+
+
+def test_white_space_makes_no_other_text(tmp_path: Path) -> None:
+    """No tokenizer of BERT's tells them apart either."""
+    train = 'text,label\none two,0\n" one  two",0\n"one\ttwo ",1\nonetwo,1\nthree,1\n'
+    summary = summarise(tmp_path, train, validation="text,label\nthree ,1\nnew,0\n")
+    assert summary.duplicates == {"train": 2, "validation": 0}
+    assert summary.conflicts["train"] == {"texts": 1, "rows": 3, "examples": [[1, 2, 3]]}
+    assert summary.overlap == {"validation": 1}
+    assert summary.dropped["train"] == {"duplicate": 1, "held_out": 1}
 
 
 def test_a_pair_repeats_only_when_both_texts_do(tmp_path: Path) -> None:

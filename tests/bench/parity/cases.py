@@ -13,6 +13,8 @@ from model.normalised_file import Examples, read_examples
 
 Side = Literal["bertune", "trainer"]
 SIDES: tuple[Side, ...] = ("bertune", "trainer")
+TRAINER_POLICIES: tuple[Truncation, ...] = ("head", "tail")
+"""What a Trainer's tokenizer can do: cut a text's end, or its beginning."""
 FILES: dict[Split, str] = {"train": "train", "validation": "dev", "test": "test"}
 
 
@@ -31,7 +33,7 @@ class Case:
     epochs: int
     suffix: str = "csv"
     policies: tuple[Truncation, ...] = ("head",)
-    """Ways to cut long texts; the Trainer cuts their end (head) and knows no other."""
+    """Ways to cut long texts, `TRAINER_POLICIES` on both sides."""
     rows: int | None = None
     """Only so many of the train rows; None takes all."""
     trainer_log_odds: bool = False
@@ -146,7 +148,7 @@ def plans(cases: Sequence[Case], *, seeds: Iterable[int], model: str) -> list[Pl
 
 
 def _in_turn(policy: Truncation, seed: int) -> tuple[Side, ...]:
-    sides = SIDES if policy == "head" else SIDES[:1]
+    sides = SIDES if policy in TRAINER_POLICIES else SIDES[:1]
     return sides if seed % 2 == 0 else sides[::-1]
 
 

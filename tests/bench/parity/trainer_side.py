@@ -67,7 +67,8 @@ def run(
     """``log_odds``: the head of a multi_label network starts there instead of at zeros."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    cut_side = "left" if config.truncation == "tail" else "right"
+    tokenizer = AutoTokenizer.from_pretrained(config.model, truncation_side=cut_side)
     labels = rows.labels
     encode = {"single_label": _classes, "multi_label": _label_sets, "token": _tags}[config.task]
     splits = {
