@@ -1,7 +1,6 @@
 """What a renewal is answered: how its worker is to go on with the trial."""
 
 import logging
-import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -95,11 +94,10 @@ class Renewer:
             return False
         try:
             plan = self._plans.of(trial.study_id)
-            for report in sorted(reports, key=lambda report: report.epoch):
-                value = report.metrics.get(plan.key.metric)
-                if value is not None and math.isfinite(value):
-                    self._optuna.report(plan.key, trial.optuna_trial_id, report.epoch, value)
-            return self._optuna.should_prune(plan.key, trial.optuna_trial_id)
+            metric = plan.key.metric
+            found = {r.epoch: r.metrics[metric] for r in reports if metric in r.metrics}
+            values = {epoch: value for epoch, value in found.items() if value is not None}
+            return self._optuna.report(plan.key, trial.optuna_trial_id, values)
         except Exception:
             logger.exception("Optuna did not take the reports of trial %s", trial.id)
             return False

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -170,36 +170,33 @@ class OptunaAdapter:
             trial_id = self._storage.create_new_trial(study_id, drawn)
             return Asked(params, trial_id, self._storage.get_trial_number_from_id(trial_id))
 
-    def report(self, key: StudyKey, optuna_trial_id: int, step: int, value: float) -> None:
-        """Store the objective after epoch ``step`` (from 0).
+    def report(self, key: StudyKey, optuna_trial_id: int, values: Mapping[int, float]) -> bool:
+        """Store the objective after epochs (from 0); whether the study's pruner would stop the
+        trial after what it has reported so far.
 
         The first value of a step stays, as in Optuna; values that are not finite and reports of a
         finished trial (late ones) are left out.
         """
-        with self._writing():
-            trial = self._trial(self._study_id(key.optuna_name), optuna_trial_id)
-            if step in trial.intermediate_values:
-                return
-            if trial.state.is_finished() or not math.isfinite(value):
-                logger.info(
-                    "not reported to Optuna: %s of step %d of trial %d (%s) of %s",
-                    value,
-                    step,
-                    optuna_trial_id,
-                    trial.state.name,
-                    key.optuna_name,
-                )
-                return
-            self._storage.set_trial_intermediate_value(optuna_trial_id, step, value)
-
-    def should_prune(self, key: StudyKey, optuna_trial_id: int) -> bool:
-        """Whether the study's pruner would stop the trial after what it has reported so far."""
         with self._writing():  # successive halving writes its rungs while it decides
-            if isinstance(key.spec.pruner, specs.NoPruner):
-                return False
             study = self._study(key)
             trial = self._trial(study._study_id, optuna_trial_id)
-            return not trial.state.is_finished() and study.pruner.prune(study, trial)
+            is_over = trial.state.is_finished()
+            for step, value in sorted(values.items()):
+                if step in trial.intermediate_values:
+                    continue
+                if is_over or not math.isfinite(value):
+                    logger.info(
+                        "not reported to Optuna: %s of step %d of trial %d (%s) of %s",
+                        value,
+                        step,
+                        optuna_trial_id,
+                        trial.state.name,
+                        key.optuna_name,
+                    )
+                    continue
+                self._storage.set_trial_intermediate_value(optuna_trial_id, step, value)
+                trial.intermediate_values[step] = value
+            return not is_over and study.pruner.prune(study, trial)
 
     def tell(
         self, key: StudyKey, optuna_trial_id: int, outcome: Outcome, value: float | None

@@ -151,8 +151,7 @@ def play(adapter: OptunaAdapter, key: StudyKey, *, orphans: bool = False) -> lis
         stopped = None
         for epoch in range(4):
             value = top - 1 / (epoch + 1)
-            adapter.report(key, asked.optuna_trial_id, epoch, value)
-            if adapter.should_prune(key, asked.optuna_trial_id):
+            if adapter.report(key, asked.optuna_trial_id, {epoch: value}):
                 stopped = epoch
                 break
         outcome = "completed" if stopped is None else "pruned"
@@ -302,9 +301,9 @@ def test_the_first_report_of_a_step_stays_and_infinite_ones_are_left_out(
     key = created(adapter, key_of())
     asked = adapter.ask(key, 0, "a", {})
     for step, value in [(0, 0.5), (0, 0.9), (1, math.nan), (2, math.inf), (3, 0.6)]:
-        adapter.report(key, asked.optuna_trial_id, step, value)
+        adapter.report(key, asked.optuna_trial_id, {step: value})
     adapter.tell(key, asked.optuna_trial_id, "completed", 0.6)
-    adapter.report(key, asked.optuna_trial_id, 4, 0.7)  # late: the trial is finished
+    adapter.report(key, asked.optuna_trial_id, {4: 0.7})  # late: the trial is finished
     assert stored_trial(adapter, key, asked).intermediate_values == {0: 0.5, 3: 0.6}
 
 
@@ -315,8 +314,7 @@ def run_reports(
     asked = adapter.ask(key, number, f"trial-{number}", {})
     said: list[bool] = []
     for step, value in enumerate(values):
-        adapter.report(key, asked.optuna_trial_id, step, value)
-        said.append(adapter.should_prune(key, asked.optuna_trial_id))
+        said.append(adapter.report(key, asked.optuna_trial_id, {step: value}))
         if said[-1]:
             adapter.tell(key, asked.optuna_trial_id, "pruned", None)
             return said
@@ -354,10 +352,8 @@ def test_a_retry_that_reports_its_steps_again_is_judged_as_before(adapter: Optun
     run_reports(adapter, key, 0, [0.5, 0.5])
     asked = adapter.ask(key, 1, "b", {})
     for _ in range(2):  # the second attempt goes through the same epochs
-        adapter.report(key, asked.optuna_trial_id, 0, 0.7)
-        assert not adapter.should_prune(key, asked.optuna_trial_id)
-        adapter.report(key, asked.optuna_trial_id, 1, 0.7)
-        assert not adapter.should_prune(key, asked.optuna_trial_id)
+        assert not adapter.report(key, asked.optuna_trial_id, {0: 0.7})
+        assert not adapter.report(key, asked.optuna_trial_id, {1: 0.7})
 
 
 def test_hyperband_takes_the_epochs_of_the_study_and_brackets_from_the_seed(
@@ -401,7 +397,7 @@ def test_telling_twice_leaves_the_first_end(adapter: OptunaAdapter) -> None:
     adapter.tell(key, asked.optuna_trial_id, "failed", None)
     trial = stored_trial(adapter, key, asked)
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.5)
-    assert not adapter.should_prune(key, asked.optuna_trial_id)
+    assert not adapter.report(key, asked.optuna_trial_id, {})
 
 
 def test_a_completed_trial_needs_a_value(adapter: OptunaAdapter) -> None:
@@ -418,7 +414,7 @@ def test_a_trial_of_another_study_is_not_touched(adapter: OptunaAdapter) -> None
     asked = adapter.ask(mine, 0, "a", {})
     trial_id = asked.optuna_trial_id
     refused: list[Callable[[], object]] = [
-        lambda: adapter.report(other, trial_id, 0, 0.5),
+        lambda: adapter.report(other, trial_id, {0: 0.5}),
         lambda: adapter.tell(other, trial_id, "completed", 0.5),
         lambda: adapter.set_trial_note(other, trial_id, "note"),
         lambda: adapter.tell(mine, trial_id + 1000, "completed", 0.5),
@@ -474,7 +470,7 @@ def test_out_of_memory_or_time_steers_the_sampler_away_where_a_failure_would_not
             drawn.append(asked.params["batch_size"])
             value = 0.5 + float(asked.params["learning_rate"])
             if drawn[-1] == 64:
-                adapter.report(key, asked.optuna_trial_id, 0, 0.99)
+                adapter.report(key, asked.optuna_trial_id, {0: 0.99})
                 adapter.tell(key, asked.optuna_trial_id, outcome, None)
             else:
                 adapter.tell(key, asked.optuna_trial_id, "completed", value)
@@ -498,8 +494,7 @@ def test_every_call_is_refused_inside_a_transaction_of_ours(
     calls: list[Callable[[], object]] = [
         lambda: adapter.create_study(key),
         lambda: adapter.ask(key, 1, "b", {}),
-        lambda: adapter.report(key, trial_id, 0, 0.5),
-        lambda: adapter.should_prune(key, trial_id),
+        lambda: adapter.report(key, trial_id, {0: 0.5}),
         lambda: adapter.tell(key, trial_id, "completed", 0.5),
         lambda: adapter.running(key),
         lambda: adapter.set_note(key, "note"),
@@ -561,8 +556,7 @@ def test_many_threads_at_once_lose_nothing(adapter: OptunaAdapter, database: Dat
             with database.transaction() as session:  # our own writes go on in between
                 session.execute(text("CREATE TABLE IF NOT EXISTS ours (id INTEGER)"))
             for step in range(3):
-                adapter.report(key, asked.optuna_trial_id, step, number / 100)
-                adapter.should_prune(key, asked.optuna_trial_id)
+                adapter.report(key, asked.optuna_trial_id, {step: number / 100})
             adapter.tell(key, asked.optuna_trial_id, "completed", number / 100)
 
     with database.transaction() as session:
@@ -653,7 +647,7 @@ def test_a_deleted_study_is_hidden_at_once_and_its_ids_are_not_given_out_again(
     assert rows_of_trials(database) == 1 + len(SPACE) + 2  # the new one, its values, two attributes
     assert old_study["name"] == "old [1]"
     with pytest.raises(NotInOptunaError):
-        adapter.report(old, min(old_ids), 0, 0.5)
+        adapter.report(old, min(old_ids), {0: 0.5})
 
 
 def test_a_study_that_holds_the_newest_trial_waits_too(
@@ -673,7 +667,7 @@ def test_the_pages_show_curves_notes_and_the_figure(adapter: OptunaAdapter) -> N
     key = created(adapter, key_of())
     asked = adapter.ask(key, 0, "a", {})
     for step in range(3):
-        adapter.report(key, asked.optuna_trial_id, step, step / 10)
+        adapter.report(key, asked.optuna_trial_id, {step: step / 10})
     adapter.tell(key, asked.optuna_trial_id, "completed", 0.2)
     figure = {"data": [{"type": "heatmap", "z": [[1, 0], [0, 1]]}], "layout": {"height": 450}}
     adapter.set_note(key, "# study " + "x" * 5000)
