@@ -8,6 +8,7 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -32,6 +33,7 @@ ENDINGS: dict[str, Format] = {
 _MAX_FIELD_CHARS = 1 << 26
 """A longer CSV field means a quote left open, which would swallow the rest of the file."""
 _BATCH_ROWS = 4096
+_NAMING_ROWS = 1000
 
 Row = tuple[int, tuple[object, ...]]
 """Where the row stands (a 1-based line or row number) and its values."""
@@ -131,7 +133,8 @@ class DelimitedSource:
 
 @dataclass(frozen=True, slots=True)
 class JsonLinesSource:
-    """One JSON object per line; the first one names the columns, later ones may lack some."""
+    """One JSON object per line; the first `_NAMING_ROWS` name the columns, and each may lack some:
+    many writers leave out what is null."""
 
     path: Path
     split: str
@@ -139,14 +142,17 @@ class JsonLinesSource:
     unit: Literal["line", "row"] = "line"
 
     def columns(self) -> tuple[str, ...]:
-        for _, record in self._records():
-            return tuple(record)
-        raise _empty_file(self.split)
+        records = [record for _, record in islice(self._records(), _NAMING_ROWS)]
+        if not records:
+            raise _empty_file(self.split)
+        return tuple(dict.fromkeys(name for record in records for name in record))
 
     def rows(self, names: Sequence[str]) -> Iterator[Row]:
-        known = self.columns()
+        pairs = None
         for line, record in self._records():
-            if "text_b" in record and "text_b" not in known:
+            if pairs is None:
+                pairs = "text_b" in record
+            if "text_b" in record and not pairs:
                 # a second text that only later rows carry would be left out unseen
                 detail = f"Line {line} of {self.split} has text_b but the first row has none."
                 raise InputError("bad_row", detail, (self.split, f"line {line}"))

@@ -2,6 +2,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -168,6 +169,19 @@ def test_rows_with_missing_values_are_dropped_and_counted_and_keep_their_numbers
     assert examples.rows.tolist() == [1, 4, 6, 7]
     assert summary.missing == {"train": {"text": 2, "label": 2}}
     assert summary.rows == {"train": 4}
+
+
+def test_a_first_record_may_lack_what_later_ones_have(tmp_path: Path) -> None:
+    """Many writers of JSON leave out what is null."""
+    records: list[dict[str, Any]] = [{"title": "first"}]
+    records += [{"title": f"title {k}", "label": "xy"[k % 2]} for k in range(8)]
+    records[3]["tags"] = {"area": "app"}
+    options = DataOptions(template="[{tags.area}] {title}", missing="empty")
+    lines = "\n".join(map(json.dumps, records))
+    summary = summarise(tmp_path, lines, options, name="train.jsonl")
+    assert summary.missing["train"] == {"field": 8, "label": 1, "text": 0}
+    examples = read_examples(tmp_path / "out" / "train.parquet")
+    assert examples.text_a[:3] == ["[] title 0", "[] title 1", "[app] title 2"]
 
 
 def test_policy_empty_keeps_rows_without_text_but_never_without_label(tmp_path: Path) -> None:
