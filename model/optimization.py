@@ -1,16 +1,20 @@
 """AdamW as BERT is fine-tuned with it, and the learning rate's course over the steps."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import PreTrainedModel
 
 from model.averaging import decay_at
 from model.config import Schedule, TrainConfig
 from model.depth import rate_shares
+
+_NORM_EPSILON = 1e-6
+"""What torch adds to a norm before it divides by it."""
 
 
 def build_optimizer(
@@ -69,6 +73,18 @@ def parameter_groups(
 def _is_norm(module: nn.Module) -> bool:
     known = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
     return isinstance(module, known) or type(module).__name__.endswith("Norm")
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> None:
+    """`torch.nn.utils.clip_grad_norm_`, which on a CPU leaves gradients alone that are no longer
+    than ``most``: torch multiplies them by 1, another pass over as many numbers as the network
+    has weights. On CUDA to look would mean to wait, and steps are recorded there."""
+    trained = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = get_total_norm([parameter.grad for parameter in trained if parameter.grad is not None])
+    if norm.device.type == "cpu" and most / (norm.item() + _NORM_EPSILON) >= 1:
+        return
+    clip_grads_with_norm_(trained, most, norm)
 
 
 def warmup_steps(total_steps: int, warmup_ratio: float) -> int:

@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel
 
 from model.config import TrainConfig
 from model.devices import UsedPrecision
 from model.half_weights import HalfWeights, Weights
+from model.optimization import clip_gradients
 
 RECORDED_TYPES = frozenset(
     {
@@ -163,7 +163,7 @@ class RecordedUpdate:
         self._optimizer.zero_grad(set_to_none=not self._record)
 
     def _update(self) -> None:
-        clip_grad_norm_(self._network.parameters(), self._max_grad_norm)
+        clip_gradients(self._network.parameters(), self._max_grad_norm)
         self._optimizer.step()
         self.clear()
         if self._halves is not None:

@@ -1,4 +1,4 @@
-"""The learning rate's course and which weights decay."""
+"""The learning rate's course, which weights decay, and how gradients are clipped."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,6 +10,7 @@ from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
 from model.config import TrainConfig
 from model.optimization import (
+    clip_gradients,
     decay_alone,
     learning_rate,
     parameter_groups,
@@ -130,3 +131,22 @@ def test_what_decay_leaves_of_a_weight_follows_its_share_and_its_average() -> No
     second = first / 4 + 3 / 4 * 0.975**2
     averaged = decay_alone(config, 2, total_steps=4, warmup=0, rate_share=0.5)
     assert averaged == pytest.approx(second)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.2, 0.2499999, 0.25, 0.3, 1e4, float("nan")])
+def test_gradients_are_clipped_as_torch_clips_them_to_the_bit(scale: float) -> None:
+    def network() -> nn.Module:
+        made = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
+        torch.manual_seed(0)
+        for parameter in made[0].parameters():  # the other layer was not part of the loss
+            parameter.grad = torch.full_like(parameter, scale) + scale * torch.rand_like(parameter)
+        return made
+
+    ours, theirs = network(), network()
+    clip_gradients(ours.parameters(), 1.0)
+    torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        if other.grad is None:
+            assert one.grad is None
+        else:
+            torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=0, equal_nan=True)
