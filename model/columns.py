@@ -48,7 +48,7 @@ class Columns:
     def wanted(self, split: Split, found: Sequence[str]) -> dict[str, str]:
         """From each column to read to the option that names it.
 
-        Only train is divided, so other files need no group and no date; a group that stands there
+        Only train is divided, so other files need no group and no date; what stands there of them
         is compared.
         """
         wanted = dict.fromkeys(self.text_a.columns, "text")
@@ -59,7 +59,7 @@ class Columns:
         wanted |= dict.fromkeys(self.labels, "label_columns" if self.label is None else "label")
         if self.group is not None and (split == "train" or self.group in found):
             wanted.setdefault(self.group, "group")
-        if self.date is not None and split == "train":
+        if self.date is not None and (split == "train" or self.date in found):
             wanted.setdefault(self.date, "date")
         return wanted
 

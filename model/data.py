@@ -116,6 +116,7 @@ def _normalise_into(
         overlap=count_overlap(as_found),
         test_in_validation=count_test_in_validation(as_found),
         group_overlap={} if columns.group is None else count_overlap(as_found, "group_hashes"),
+        older_than_train={} if columns.date is None else _count_older(as_found),
         conflicts={split: find_conflicts(tally) for split, tally in as_found.items()},
         repaired={split: _plain(tally.repaired) for split, tally in tallies.items()},
         repeated_texts=repeated_texts,
@@ -124,6 +125,16 @@ def _normalise_into(
         words=quantiles(np.frombuffer(train.words, dtype=np.uint32)),
         files={split: file_facts(_file(folder, split)) for split in tallies},
     )
+
+
+def _count_older(tallies: Mapping[Split, SplitTally]) -> dict[Split, int]:
+    """Of rows in files of their own: those from before the newest row of train."""
+    newest = max(tallies["train"].dates)
+    return {
+        split: sum(date < newest for date in tally.dates)
+        for split, tally in tallies.items()
+        if split != "train"
+    }
 
 
 def _plain(counts: Counter[str]) -> dict[str, int]:

@@ -78,6 +78,11 @@ def _repeat_warnings(summary: Mapping[str, Any], keeps: bool) -> list[str]:
         for split, rows in summary.get("group_overlap", {}).items()
         if rows
     ]
+    warnings += [
+        f"{rows} rows of {split} are older than the newest of train, which knows their future."
+        for split, rows in summary.get("older_than_train", {}).items()
+        if rows
+    ]
     if found := summary.get("test_in_validation"):
         warnings.append(
             f"{found} texts of test also stand in validation, by which the best model is chosen; "

@@ -44,6 +44,8 @@ class DataSummary:
     """Rows of test whose text also stands in validation."""
     group_overlap: dict[Split, int]
     """Rows of validation and test whose group also stands in train."""
+    older_than_train: dict[Split, int]
+    """Rows of validation and test with a date before that of the newest train row."""
     conflicts: dict[Split, dict[str, Any]]
     """``texts`` with different labels, the ``rows`` they stand in, and ``examples``: the row
     numbers of the first few."""

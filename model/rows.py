@@ -67,7 +67,7 @@ class RowReader:
                 row = self._read(number, dict(zip(names, values, strict=True)), where, tally)
                 if row is None or not self._known(row.label, where, tally, known_labels):
                     continue
-                tally.add(row.row, row.texts, row.label, row.group)
+                tally.add(row.row, row.texts, row.label, row.group, row.date)
             except UnicodeEncodeError as error:
                 detail = f"{at(where)} holds half of a surrogate pair, which is no character."
                 raise InputError("bad_row", detail, where) from error
@@ -84,7 +84,7 @@ class RowReader:
         columns, split = self.columns, where[0]
         group = None if columns.group is None else _group(values.get(columns.group), where)
         needs_date = columns.date is not None and split == "train"
-        date = self.dates.read(values[columns.date], where) if columns.date and needs_date else None
+        date = None if columns.date is None else self.dates.read(values.get(columns.date), where)
         lacks = {
             "text": not all(texts),
             "label": label is None,

@@ -74,6 +74,8 @@ class DatasetAnswer(Answer):
     """Rows of test whose text also stands in validation."""
     group_overlap: dict[str, int] = {}
     """Rows whose group also stands in train."""
+    older_than_train: dict[str, int] = {}
+    """Rows with a date before that of the newest train row."""
     conflicts: dict[str, Conflicts] = {}
     repaired: dict[str, dict[str, int]] = {}
     """Rows in which something was repaired, by kind: mojibake, byte_order_mark,

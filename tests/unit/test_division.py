@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from model.config import DataOptions
+from model.config import SPLITS, DataOptions, Split
 from model.data import fingerprint, normalise
+from model.data_warnings import data_warnings
 from model.dataset_summary import DataSummary
 from model.division import divide_train
 from model.errors import InputError
@@ -149,6 +150,25 @@ def test_a_date_that_is_none_names_its_line_and_a_missing_one_drops_its_row(
     with pytest.raises(InputError) as caught:
         read(tmp_path, [*rows, ("late", "x", "soon")], options, "text,label,when")
     assert (caught.value.code, caught.value.where) == ("bad_date", ("train", "line 10"))
+
+
+def test_rows_of_given_files_that_are_older_than_the_newest_of_train_are_counted(
+    tmp_path: Path,
+) -> None:
+    rows = {"train": (3, 4, 5, 6), "validation": (4, 5, 6, 7), "test": (8, 9)}
+    sources: dict[Split, Path] = {}
+    for split in SPLITS:
+        sources[split] = path = tmp_path / f"{split}.csv"
+        lines = (f"{split} {day},{'xy'[day % 2]},{dated(day)}\n" for day in rows[split])
+        path.write_text("text,label,when\n" + "".join(lines))
+    summary = normalise(sources, DataOptions(date="when"), tmp_path / "out")
+    assert summary.older_than_train == {"validation": 2, "test": 0}
+    told = data_warnings(dataclasses.asdict(summary), task="single_label", keeps=False)
+    assert any(warning.startswith("2 rows of validation are older") for warning in told)
+    # Without its column a file is taken as it is.
+    sources["validation"].write_text("text,label\na,x\nb,y\n")
+    summary = normalise(sources, DataOptions(date="when"), tmp_path / "other")
+    assert summary.older_than_train == {"validation": 0, "test": 0}
 
 
 def test_a_class_of_the_latest_rows_alone_is_refused_by_name_or_left_out(tmp_path: Path) -> None:
