@@ -1,9 +1,13 @@
 """The README of a saved model: what it is, how good it is, and what it was made with."""
 
+import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from model.config import LOSS_WEIGHT, SCRATCH_PREFIX, Pooling, TrainConfig, settings_of
 from model.measures import DEFAULT_HEAD, PER_CLASS
@@ -12,7 +16,11 @@ from model.tasks.catalogue import task_named
 from model.tasks.learning_task import TEXTS
 
 MATRIX_CLASSES = 20
-"""With more classes than this a full matrix is unreadable; the largest confusions are listed."""
+"""With more classes than this a full matrix is unreadable; the largest confusions are listed, and
+the cells below them."""
+MOST_CELLS = 2000
+_FENCE = "``````"
+"""Longer than what a label may hold."""
 
 
 def model_card(
@@ -189,7 +197,26 @@ def _confusion(matrix: Matrix) -> str:
         rows = ([label, *row] for label, row in zip(matrix.labels, matrix.counts, strict=True))
         return _table(("true \\ predicted", *matrix.labels), rows)
     pairs = confused_pairs(matrix, most=MATRIX_CLASSES)
-    return "The most frequent confusions:\n\n" + _table(("true", "predicted", matrix.unit), pairs)
+    header = ("true", "predicted", matrix.unit)
+    return f"The most frequent confusions:\n\n{_table(header, pairs)}\n\n{_cells(matrix, header)}"
+
+
+def _cells(matrix: Matrix, header: Sequence[str]) -> str:
+    """The matrix cell by cell, as CSV; what is not listed is 0, or less than all that is."""
+    places = np.argwhere(matrix.counts)
+    counts = matrix.counts[tuple(places.T)]
+    largest = np.argsort(-counts, kind="stable")[:MOST_CELLS]
+    lines = io.StringIO()
+    table = csv.writer(lines, lineterminator="\n")
+    table.writerow(header)
+    for k in np.sort(largest):
+        true, predicted = places[k]
+        table.writerow((matrix.labels[true], matrix.labels[predicted], int(counts[k])))
+    told = "All cells that are not 0" if len(places) <= MOST_CELLS else "The largest cells"
+    return (
+        f"<details><summary>{told}</summary>\n\n{_FENCE}csv\n{lines.getvalue()}{_FENCE}\n\n"
+        "</details>"
+    )
 
 
 def _facts(facts: Mapping[str, Any]) -> list[str]:
