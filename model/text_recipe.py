@@ -28,7 +28,11 @@ class Field:
                 value = _parse(value, self.column, where)
             for name in self.path:
                 value = value.get(name) if isinstance(value, dict) else None
-        return _as_plain_text(value, where)
+        try:
+            return _as_plain_text(value, where)
+        except RecursionError as error:  # what the parser of a line still took may be too much here
+            detail = f"{at(where)} has JSON in {self.column!r} that is nested too deep for a text."
+            raise InputError("bad_json", detail, where) from error
 
 
 @dataclass(frozen=True, slots=True)

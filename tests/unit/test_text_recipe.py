@@ -72,3 +72,12 @@ def test_a_template_that_cannot_be_filled_is_refused_by_name(
         texts(tmp_path, DataOptions(template=template))
     assert caught.value.code == code
     assert not (tmp_path / "out").exists()
+
+
+def test_json_too_deep_for_a_text_is_refused_with_its_row(tmp_path: Path) -> None:
+    for depth in (700, 3000):  # of which the parser takes the first
+        deep = f'{"[" * depth}"x"{"]" * depth}'
+        content = TICKETS + f'{{"body": "deep", "meta": {deep}, "label": "bug"}}\n'
+        with pytest.raises(InputError) as caught:
+            texts(tmp_path, DataOptions(template="{body} {meta}"), content)
+        assert (caught.value.code, caught.value.where) == ("bad_json", ("train", "line 5"))
