@@ -8,18 +8,23 @@ from pathlib import Path
 from model.errors import InputError
 
 _CHUNK_BYTES = 1 << 20
+_OF_NO_FILE = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-escape")
+"""Of domain names, of Python's own source and of nothing; Python counts them among those of text,
+but they cannot be read in parts, warn of what they meet or fail without a place."""
 
 
 def check_encoding(encoding: str) -> None:
-    """Raise `InputError` ``unknown_encoding`` unless Python can decode text with ``encoding``."""
+    """Raise `InputError` ``unknown_encoding`` unless Python can decode files with ``encoding``."""
     try:
         io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    except (LookupError, ValueError) as error:
+        known = codecs.lookup(encoding).name not in _OF_NO_FILE
+    except (LookupError, ValueError):
+        known = False
+    if not known:
+        detail = f"{encoding!r} is no encoding of text files that Python knows."
         raise InputError(
-            "unknown_encoding",
-            f"{encoding!r} is no text encoding that Python knows. Common: utf-8, latin-1, utf-16.",
-            ("options", "encoding"),
-        ) from error
+            "unknown_encoding", f"{detail} Common: utf-8, latin-1, utf-16.", ("options", "encoding")
+        )
 
 
 def read_lines(path: Path, split: str, encoding: str, *, newline: str) -> Iterator[str]:

@@ -1,4 +1,6 @@
+import contextlib
 import dataclasses
+import encodings.aliases
 import hashlib
 import json
 from pathlib import Path
@@ -14,6 +16,7 @@ from model.config import DataOptions, Split
 from model.data import fingerprint, normalise
 from model.dataset_summary import DataSummary
 from model.errors import InputError
+from model.lines import check_encoding, read_lines
 from model.normalised_file import read_examples
 
 FOUR_ROWS = "text,label\nthe app hangs,bug\nplease add dark mode,wish\nit crashed,bug\nhi,wish\n"
@@ -374,6 +377,8 @@ def test_a_label_column_with_too_many_values_is_refused(
     [
         (DataOptions(encoding="utf-9"), "unknown_encoding", "encoding"),
         (DataOptions(encoding="hex"), "unknown_encoding", "encoding"),
+        (DataOptions(encoding="IDNA"), "unknown_encoding", "encoding"),
+        (DataOptions(encoding="unicode_escape"), "unknown_encoding", "encoding"),
         (DataOptions(delimiter="||"), "invalid_value", "delimiter"),
         (DataOptions(validation_fraction=1.0), "invalid_value", "validation_fraction"),
         (DataOptions(test_fraction=-0.1), "invalid_value", "test_fraction"),
@@ -394,6 +399,17 @@ def test_a_stated_encoding_that_does_not_fit_names_the_line(tmp_path: Path) -> N
     assert (error.code, error.where) == ("wrong_encoding", ("train", "line 3"))
     error = refusal(tmp_path, "text,label\na,x\n", DataOptions(encoding="utf-16"))
     assert error.code == "wrong_encoding"
+
+
+def test_no_encoding_that_python_has_fails_but_by_name(tmp_path: Path) -> None:
+    names = {*encodings.aliases.aliases.values(), "idna", "punycode", "undefined", "utf_8_sig"}
+    path = tmp_path / "train.csv"
+    for name in sorted(names):
+        for content in (b"text\xe9\n", b"\xff\xfe", b"\\d\\N{x\n", b"\n+AGE\n\xff", b"xn--\xe9-\n"):
+            path.write_bytes(content)
+            with contextlib.suppress(InputError):
+                check_encoding(name)
+                list(read_lines(path, "train", name, newline=""))
 
 
 def test_an_unknown_ending_a_missing_file_and_a_missing_train_split_are_refused(
