@@ -12,6 +12,14 @@ _OF_NO_FILE = ("idna", "punycode", "raw-unicode-escape", "undefined", "unicode-e
 """Of domain names, of Python's own source and of nothing; Python counts them among those of text,
 but they cannot be read in parts, warn of what they meet or fail without a place."""
 
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",  # begins as the one of UTF-16 does, so it is looked for first
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8",
+}
+
 
 def check_encoding(encoding: str) -> None:
     """Raise `InputError` ``unknown_encoding`` unless Python can decode files with ``encoding``."""
@@ -28,14 +36,13 @@ def check_encoding(encoding: str) -> None:
 
 
 def read_lines(path: Path, split: str, encoding: str, *, newline: str) -> Iterator[str]:
-    """Yield the lines of ``path`` with their line ends; a byte-order mark is skipped.
+    """Yield the lines of ``path`` with their line ends; byte-order marks before them are skipped.
 
     ``newline`` is `open`'s: ``""`` ends lines at CR, LF or CRLF, ``"\\n"`` at LF alone. Raises
     `InputError` ``not_utf8``, ``wrong_encoding`` or ``nul_byte`` with the line's number.
     """
-    codec = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
     try:
-        with path.open(encoding=codec, newline=newline) as file:
+        with path.open(encoding=encoding, newline=newline) as file:
             for number, line in enumerate(file, 1):
                 if "\0" in line:
                     raise InputError(
@@ -44,26 +51,43 @@ def read_lines(path: Path, split: str, encoding: str, *, newline: str) -> Iterat
                         "If it is UTF-16, set options.encoding to utf-16.",
                         (split, f"line {number}"),
                     )
-                yield line
+                # Whatever the codec leaves of marks: utf-16-le keeps one, tools may write two.
+                yield line.lstrip("\ufeff") if number == 1 else line
     except UnicodeError as error:
-        raise _decoding_error(path, split, encoding, codec) from error
+        raise _decoding_error(path, split, encoding) from error
 
 
-def _decoding_error(path: Path, split: str, encoding: str, codec: str) -> InputError:
+def _decoding_error(path: Path, split: str, encoding: str) -> InputError:
     """The reader buffers, so the line is found by decoding the file again up to the fault."""
-    line = _first_bad_line(path, codec)
-    if codec == "utf-8-sig":
-        detail = (
-            f"Line {line} of {split} is not UTF-8. Save the file as UTF-8, or name its encoding "
-            "in options.encoding (latin-1 and cp1252 are common)."
+    line = _first_bad_line(path, encoding)
+    where = (split, f"line {line}")
+    codec = codecs.lookup(encoding).name
+    utf8 = codec in ("utf-8", "utf-8-sig")
+    marked = _marked_encoding(path)
+    if marked is not None and not codec.startswith(marked):
+        advice = f": the file begins as {marked} does. Set options.encoding to {marked}."
+    elif utf8:
+        advice = (
+            ". Save the file as UTF-8, or name its encoding in options.encoding (latin-1 and "
+            "cp1252 are common)."
         )
-        return InputError("not_utf8", detail, (split, f"line {line}"))
-    detail = f"Line {line} of {split} is not {encoding}; check options.encoding."
-    return InputError("wrong_encoding", detail, (split, f"line {line}"))
+    else:
+        advice = "; check options.encoding."
+    if utf8:
+        return InputError("not_utf8", f"Line {line} of {split} is not UTF-8{advice}", where)
+    detail = f"Line {line} of {split} is not {encoding}{advice}"
+    return InputError("wrong_encoding", detail, where)
 
 
-def _first_bad_line(path: Path, codec: str) -> int:
-    decoder = codecs.getincrementaldecoder(codec)()
+def _marked_encoding(path: Path) -> str | None:
+    """The encoding that the file's byte-order mark speaks of, None without one."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    return next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
+
+
+def _first_bad_line(path: Path, encoding: str) -> int:
+    decoder = codecs.getincrementaldecoder(encoding)()
     line = 1
     with path.open("rb") as file:
         while True:
@@ -71,7 +95,7 @@ def _first_bad_line(path: Path, codec: str) -> int:
             try:
                 line += decoder.decode(chunk, final=not chunk).count("\n")
             except UnicodeDecodeError as error:
-                decoded = error.object[: error.start].decode(codec, errors="ignore")
+                decoded = error.object[: error.start].decode(encoding, errors="ignore")
                 return line + decoded.count("\n")
             except UnicodeError:  # UTF-16 and UTF-32 raise this without a place for a missing mark
                 return line

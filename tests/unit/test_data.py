@@ -1,3 +1,4 @@
+import codecs
 import contextlib
 import dataclasses
 import encodings.aliases
@@ -399,6 +400,48 @@ def test_a_stated_encoding_that_does_not_fit_names_the_line(tmp_path: Path) -> N
     assert (error.code, error.where) == ("wrong_encoding", ("train", "line 3"))
     error = refusal(tmp_path, "text,label\na,x\n", DataOptions(encoding="utf-16"))
     assert error.code == "wrong_encoding"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16-le", "utf-16-be", "utf-32-be"])
+def test_byte_order_marks_before_the_first_line_are_no_text(tmp_path: Path, encoding: str) -> None:
+    json_lines = "".join(f'{{"text": "text {k}", "label": "{"ab"[k % 2]}"}}\n' for k in range(4))
+    for marks in ("\ufeff", "\ufeff\ufeff"):
+        for name, content in (("train.csv", FOUR_ROWS), ("train.jsonl", json_lines)):
+            options = DataOptions(encoding=encoding)
+            summary = summarise(tmp_path, (marks + content).encode(encoding), options, name=name)
+            assert (summary.rows, summary.repaired) == ({"train": 4}, {"train": {}})
+    assert refusal_of_marks_alone(tmp_path, encoding) == "empty_file"
+
+
+def refusal_of_marks_alone(folder: Path, encoding: str) -> str:
+    path = write(folder, "\ufeff\ufeff".encode(encoding))
+    with pytest.raises(InputError) as caught:
+        normalise({"train": path}, DataOptions(encoding=encoding), folder / "none")
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("written", "stated", "advice"),
+    [
+        ("utf-16", "utf-8", "to utf-16."),
+        ("utf-32", "utf-8", "to utf-32."),
+        ("utf-8-sig", "utf-16", "to utf-8."),
+        ("utf-16", "ascii", "to utf-16."),
+        ("latin-1", "utf-8", "(latin-1 and cp1252 are common)."),
+        ("latin-1", "ascii", "; check options.encoding."),
+    ],
+)
+def test_the_mark_of_a_file_in_another_encoding_tells_which_one_to_state(
+    tmp_path: Path, written: str, stated: str, advice: str
+) -> None:
+    content = FOUR_ROWS.replace("crashed", "cr\xe4shed").encode(written)
+    error = refusal(tmp_path, content, DataOptions(encoding=stated))
+    assert error.detail.endswith(advice)
+
+
+def test_a_bad_byte_after_a_fitting_mark_is_no_other_encoding(tmp_path: Path) -> None:
+    error = refusal(tmp_path, codecs.BOM_UTF8 + b"text,label\n\xe9,x\n")
+    assert error.detail.endswith("(latin-1 and cp1252 are common).")
 
 
 def test_no_encoding_that_python_has_fails_but_by_name(tmp_path: Path) -> None:
