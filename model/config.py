@@ -31,6 +31,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 MissingPolicy = Literal["drop", "empty", "token", "error"]
 DuplicatePolicy = Literal["drop", "keep"]
 UnseenPolicy = Literal["error", "drop"]
+Quoting = Literal["minimal", "none"]
 Scalar = bool | int | float | str
 
 MOST_EPOCHS = 1000
@@ -309,6 +310,9 @@ class DataOptions:
     """None goes by the file name's ending."""
     delimiter: str | None = None
     """What divides the columns of a text file, one character; None is a comma or a tab."""
+    quoting: Quoting = "minimal"
+    """Of CSV and TSV. `minimal`: a field in quotes may hold delimiters and line ends. `none`:
+    quotes are characters like any other, and every line is a row."""
     encoding: str = "utf-8"
     """Of a text file, by the name that Python knows."""
     normalise: bool = True

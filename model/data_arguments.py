@@ -21,6 +21,7 @@ _HELP = {
     "task": "default: as the columns tell",
     "format": "default: by the file's ending",
     "delimiter": "of CSV and TSV",
+    "quoting": "of CSV and TSV: none takes quotes as characters; default: minimal",
     "encoding": "default: utf-8",
     "normalise": "repair mojibake, control characters and line ends (the default), or do not",
     "missing": "rows with a missing text; default: drop",

@@ -28,6 +28,7 @@ _OPTIONS = (
     "text_columns",
     "format",
     "delimiter",
+    "quoting",
     "encoding",
     "normalise",
     "missing",

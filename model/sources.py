@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from model.config import DataOptions
+from model.config import DataOptions, Quoting
 from model.errors import InputError
 from model.lines import check_encoding, read_lines
 
@@ -77,7 +77,7 @@ def open_source(path: Path, split: str, options: DataOptions) -> Source:
     if len(delimiter) != 1 or delimiter in '"\r\n':
         detail = f"The delimiter must be one character, not a quote or line end; got {delimiter!r}."
         raise InputError("invalid_value", detail, ("options", "delimiter"))
-    return DelimitedSource(path, split, options.encoding, delimiter)
+    return DelimitedSource(path, split, options.encoding, delimiter, options.quoting)
 
 
 def _empty_file(split: str) -> InputError:
@@ -86,12 +86,13 @@ def _empty_file(split: str) -> InputError:
 
 @dataclass(frozen=True, slots=True)
 class DelimitedSource:
-    """CSV and TSV with a header line; fields may be quoted and hold line ends."""
+    """CSV and TSV with a header line; fields may be quoted, and then hold line ends."""
 
     path: Path
     split: str
     encoding: str
     delimiter: str
+    quoting: Quoting = "minimal"
     unit: Literal["line", "row"] = "line"
 
     def columns(self) -> tuple[str, ...]:
@@ -116,7 +117,12 @@ class DelimitedSource:
         """Yield (first line, fields); blank lines are no rows."""
         csv.field_size_limit(_MAX_FIELD_CHARS)
         lines = read_lines(self.path, self.split, self.encoding, newline="")
-        reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+        reader = csv.reader(
+            lines,
+            delimiter=self.delimiter,
+            quoting=csv.QUOTE_MINIMAL if self.quoting == "minimal" else csv.QUOTE_NONE,
+            strict=True,
+        )
         line = 1
         try:
             for fields in reader:
@@ -126,7 +132,8 @@ class DelimitedSource:
         except csv.Error as error:
             detail = (
                 f"The row that starts at line {line} of {self.split} cannot be read ({error}); "
-                "is a quote left open or not doubled?"
+                "is a quote left open or not doubled? Where quotes are characters like any other, "
+                "set options.quoting to none."
             )
             raise InputError("bad_row", detail, (self.split, f"line {line}")) from error
 

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 TIME_LIMIT_S = 3600.0
 """A reading that takes longer hangs, or is of data that no search would get through."""
-FILE_OPTIONS = ("format", "delimiter", "encoding")
+FILE_OPTIONS = ("format", "delimiter", "quoting", "encoding")
 _LAST_WORDS = 2000
 
 

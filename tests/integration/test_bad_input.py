@@ -91,6 +91,7 @@ def test_a_label_that_train_does_not_have_is_refused(api: ApiServer) -> None:
         ('{"missing": "guess"}', "invalid_value", ["body", "options", "missing"]),
         ('{"encoding": "klingon"}', "unknown_encoding", ["body", "options", "encoding"]),
         ('{"delimiter": ";;"}', "invalid_value", ["body", "options", "delimiter"]),
+        ('{"quoting": "all"}', "invalid_value", ["body", "options", "quoting"]),
         (
             '{"validation_fraction": 1.5}',
             "invalid_value",

@@ -121,6 +121,7 @@ def test_what_the_server_cannot_ask_a_hub_for_is_refused_before_it_does(
         ({"hub": "team/moods", "splits": {"trian": "a"}}, ["body", "splits", "trian"]),
         ({"hub": "team/moods", "options": {"label": 7}}, ["body", "options", "label"]),
         ({"hub": "team/moods", "options": {"format": "csv"}}, ["body", "options", "format"]),
+        ({"hub": "team/moods", "options": {"quoting": "none"}}, ["body", "options", "quoting"]),
     ):
         answer = api.client.post("/v1/datasets", json=body)
         assert (answer.status_code, answer.json()["where"]) == (422, where), body

@@ -24,6 +24,7 @@ FOUR_ROWS = "text,label\nthe app hangs,bug\nplease add dark mode,wish\nit crashe
 
 
 def write(folder: Path, content: str | bytes, name: str = "train.csv") -> Path:
+    folder.mkdir(exist_ok=True)
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
@@ -143,6 +144,31 @@ def test_pairs_are_read_from_text_a_and_text_b(tmp_path: Path) -> None:
     examples = read_examples(tmp_path / "out" / "train.parquet")
     assert (examples.text_a, examples.text_b) == (["A", "C", "E", "G"], ["B", "D", "F", "H"])
     assert summary.columns["text_b"] == "text_b"
+
+
+STRAY = (
+    'text\tlabel\n"bad quote starts\ta\nsecond row ends"\tb\nhe said "no" to it\ta\n"whole"\tb\n'
+)
+
+
+def test_quotes_are_characters_like_any_other_where_the_options_say_so(tmp_path: Path) -> None:
+    none = DataOptions(quoting="none", validation_fraction=0.5)
+    summarise(tmp_path, STRAY, none, name="train.tsv")
+    rows = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
+    assert [(row["row"], row["text_a"], row["label"]) for row in rows] == [
+        (1, '"bad quote starts', "a"),
+        (2, 'second row ends"', "b"),
+        (3, 'he said "no" to it', "a"),
+        (4, '"whole"', "b"),
+    ]
+    error = refusal(tmp_path / "none", 'text,label\n"a,b",x\n', none, name="train.csv")
+    assert (error.code, error.where) == ("bad_row", ("train", "line 2"))
+
+
+def test_how_quotes_are_read_is_no_part_of_the_id(tmp_path: Path) -> None:
+    none = DataOptions(quoting="none")
+    plain = fingerprint(summarise(tmp_path, FOUR_ROWS), DataOptions())
+    assert fingerprint(summarise(tmp_path, FOUR_ROWS, none), none) == plain
 
 
 def test_other_column_names_a_delimiter_and_an_encoding_go_through_options(tmp_path: Path) -> None:

@@ -194,6 +194,16 @@ def test_the_command_reads_a_table_with_the_columns_that_options_name(
     ]
 
 
+def test_the_command_takes_quotes_as_characters_where_it_is_told_so(
+    tagger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tokens.tsv"
+    path.write_text('tokens\tid\n"my login\t1\napp"\t2\n')
+    asked = [str(tagger), "--input", str(path), "--device", "cpu"]
+    assert main([*asked, "--quoting", "none"]) == 0
+    assert [one["tokens"] for one in told(capsys)] == [['"my', "login"], ['app"']]
+
+
 def test_the_command_reads_pairs_and_tokens_by_their_usual_names(
     tagger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
