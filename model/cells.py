@@ -1,6 +1,7 @@
 """A cell of a file as text, or refused by its place."""
 
 import math
+from collections.abc import Sequence
 from decimal import Decimal
 
 from model.errors import InputError
@@ -29,6 +30,20 @@ def as_text(value: object, where: Where) -> str:
     kind = type(value).__name__
     detail = f"{at(where)} holds a {kind} where one text or one label belongs."
     raise InputError("bad_row", detail, where)
+
+
+def check_characters(texts: Sequence[str], where: Where) -> None:
+    """Raise `InputError` ``bad_row`` for half of a surrogate pair, which JSON can hold."""
+    try:
+        for text in texts:
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise half_a_pair(where) from error
+
+
+def half_a_pair(where: Where) -> InputError:
+    detail = f"{at(where)} holds half of a surrogate pair, which is no character."
+    return InputError("bad_row", detail, where)
 
 
 def at(where: Where) -> str:

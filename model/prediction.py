@@ -12,9 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from model.answers import ANSWERED, answers, placeholder
+from model.cells import Where, check_characters
 from model.devices import choose_device
 from model.errors import InputError
 from model.evaluation import evaluate
+from model.labels.label_reader import LabelReader
 from model.labels.readers import texts_reader
 from model.normalised_file import Examples
 from model.saved_model import SavedModel, read_saved
@@ -36,7 +38,8 @@ def predict(
     a row has none. A model of tags reads the tokens between white space. ``normalise`` repairs
     texts as the reader of data does unless its option of this name says otherwise. `InputError`:
     ``no_settings`` for a model that was not saved by Bertune, ``wrong_task``, ``bad_row`` for more
-    or fewer texts a row than the model was trained on, and what a folder is refused for.
+    or fewer texts a row than the model was trained on and for half of a surrogate pair, and what a
+    folder is refused for.
     """
     saved = read_saved(Path(folder))
     task = saved.config.task
@@ -50,7 +53,7 @@ def predict(
         return []
     reader, repair = texts_reader(task), TextRepair().repair
     rows = zip(*columns, strict=True)
-    read = [reader.texts(row, ("texts", f"row {number}")) for number, row in enumerate(rows, 1)]
+    read = [_read(row, reader, ("texts", f"row {number}")) for number, row in enumerate(rows, 1)]
     if normalise:
         read = [[reader.repaired(text, repair) for text in row] for row in read]
     first = [row[0] for row in read]
@@ -63,6 +66,12 @@ def predict(
     )
     evaluation = evaluate(Path(folder), examples, saved.labels, saved.config, device=place)
     return answers(evaluation, first)
+
+
+def _read(row: Sequence[str], reader: LabelReader, where: Where) -> list[str]:
+    texts = reader.texts(row, where)
+    check_characters(texts, where)
+    return texts
 
 
 def _check_columns(columns: Sequence[Sequence[str]], saved: SavedModel) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from model.cells import Where, as_text, at
+from model.cells import Where, as_text, at, half_a_pair
 from model.columns import Columns
 from model.config import DataOptions, Split
 from model.dates import DateReader
@@ -69,8 +69,7 @@ class RowReader:
                     continue
                 tally.add(row.row, row.texts, row.label, row.group, row.date)
             except UnicodeEncodeError as error:
-                detail = f"{at(where)} holds half of a surrogate pair, which is no character."
-                raise InputError("bad_row", detail, where) from error
+                raise half_a_pair(where) from error
             self.labels.count(tally, row.label)
             yield row
 

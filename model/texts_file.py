@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from model.cells import check_characters
 from model.config import DataOptions
 from model.errors import InputError
 from model.labels.label_reader import LabelReader
@@ -33,7 +34,9 @@ def read_texts_file(path: Path, options: DataOptions, reader: LabelReader) -> tu
             row[recipe.columns[0]] if recipe.plain else recipe.text(row, where, placeholder)[0]
             for recipe in recipes
         ]
-        rows.append([text or placeholder or "" for text in reader.texts(cells, where)])
+        texts = reader.texts(cells, where)
+        check_characters(texts, where)
+        rows.append([text or placeholder or "" for text in texts])
     return tuple([row[place] for row in rows] for place in range(len(recipes)))
 
 

@@ -143,6 +143,23 @@ def test_texts_are_repaired_as_the_reader_does(tmp_path: Path) -> None:
     assert kept[1] != told[1]
 
 
+@pytest.mark.parametrize("task", ["single_label", "token"])
+def test_half_of_a_surrogate_pair_is_refused_with_its_row(
+    tmp_path: Path, task: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved(task, tmp_path / "model")
+    for normalise in (True, False):
+        with pytest.raises(InputError, match="half of a surrogate pair") as caught:
+            predict(tmp_path / "model", ["hi", "\ud800 hi"], device="cpu", normalise=normalise)
+        assert (caught.value.code, caught.value.where) == ("bad_row", ("texts", "row 2"))
+    path = tmp_path / "mails.jsonl"
+    path.write_text(
+        '{"text": "hi", "tokens": "hi"}\n\n{"text": "\\ud800", "tokens": ["\\ud800"]}\n'
+    )
+    assert main([str(tmp_path / "model"), "--input", str(path), "--device", "cpu"]) == 2
+    assert capsys.readouterr().err.startswith("error: bad_row: Line 3 of input holds half of a")
+
+
 def test_second_texts_must_be_as_many(tmp_path: Path) -> None:
     saved("single_label", tmp_path / "model")
     with pytest.raises(InputError, match="2 first texts and 1 second"):
