@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from model.config import LOSS_WEIGHT, SCRATCH_PREFIX, Pooling, TrainConfig, settings_of
+from model.markdown import literal
 from model.measures import DEFAULT_HEAD, PER_CLASS
 from model.metrics import Evaluation, Matrix, confused_pairs
 from model.tasks.catalogue import task_named
@@ -53,7 +54,7 @@ def model_card(
     task = task_named(config.task)
     sections = [
         f"---\nlibrary_name: {library}\npipeline_tag: {task.pipeline}\n---",
-        f"# {_base_name(config.model)} for {config.task}: {len(best.labels)} labels",
+        f"# {literal(_base_name(config.model))} for {config.task}: {len(best.labels)} labels",
         f"Trained from `{_base_name(config.model)}` on data set `{dataset_key}`. The weights are "
         f"those of epoch {best_epoch + 1} of {epochs}, the best by validation "
         f"{config.metric}.",
@@ -245,8 +246,7 @@ def _table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _row(cells: Sequence[object]) -> str:
-    escaped = (str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
+    return f"| {' | '.join(literal(str(cell)) for cell in cells)} |"
 
 
 def _number(value: float) -> str:

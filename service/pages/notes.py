@@ -1,10 +1,10 @@
 """Markdown notes for Optuna's pages: what a trial reached, and where its model goes wrong."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from model.config import Scalar
+from model.markdown import literal
 from model.measures import DEFAULT_HEAD
 from service.failure_text import brief
 from studies.wire.trials import ClassScore
@@ -16,7 +16,6 @@ WHOLE_MATRIX_CLASSES = 12
 LARGEST_CONFUSIONS = 15
 LABEL_CHARS = 40
 DETAIL_CHARS = 500
-_MARKUP = re.compile(r"([\\`*_\[\]#<>|~$&!:@])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +177,7 @@ def escaped(text: str, chars: int = LABEL_CHARS) -> str:
     line = " ".join(text.split()) or "(empty)"
     if len(line) > chars:
         line = line[: chars - 1] + "…"
-    return _MARKUP.sub(r"\\\1", line)
+    return literal(line)
 
 
 def _confusions(whose: str, matrices: Sequence[ShownMatrix]) -> list[str]:

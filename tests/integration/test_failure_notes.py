@@ -42,8 +42,8 @@ def test_a_trial_that_fails_gets_a_note_with_its_error(
     server.dispatcher.fail(server.claim().trial_id, 1, TOO_LARGE)
     server.dispatcher.pages.flush()
     (note,) = notes
-    assert note.startswith("## Trial 0 failed: out\\_of\\_memory\n")
-    assert "One row does not fit; lower max\\_length." in note
+    assert note.startswith("## Trial 0 failed: out_of_memory\n")
+    assert "One row does not fit; lower max_length." in note
 
 
 def test_failures_whose_notes_a_dead_server_left_unwritten_are_noted_once(
@@ -58,8 +58,8 @@ def test_failures_whose_notes_a_dead_server_left_unwritten_are_noted_once(
         server.dispatcher.pages.catch_up(plan)
     server.dispatcher.pages.flush()
     assert sorted(note.splitlines()[0] for note in notes) == [
-        "## Trial 0 failed: out\\_of\\_memory",
-        "## Trial 1: macro\\_f1 0.5000",
+        "## Trial 0 failed: out_of_memory",
+        "## Trial 1: macro_f1 0.5000",
     ]
 
 
@@ -74,7 +74,7 @@ def test_a_failed_evaluation_is_on_no_trials_page(server: QueueServer, notes: li
     assert evaluation.kind == "evaluate"
     server.dispatcher.fail(evaluation.trial_id, evaluation.attempt, TOO_LARGE)
     server.dispatcher.pages.flush()
-    assert [note.splitlines()[0] for note in notes] == ["## Trial 0: macro\\_f1 0.5000"]
+    assert [note.splitlines()[0] for note in notes] == ["## Trial 0: macro_f1 0.5000"]
 
 
 def test_a_trial_that_no_worker_ended_is_noted_by_the_reconciler(
@@ -88,4 +88,4 @@ def test_a_trial_that_no_worker_ended_is_noted_by_the_reconciler(
     server.reconciler.step()
     server.dispatcher.pages.flush()
     (note,) = notes
-    assert note.startswith("## Trial 0 failed: worker\\_lost\n")
+    assert note.startswith("## Trial 0 failed: worker_lost\n")

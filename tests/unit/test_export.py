@@ -1,5 +1,6 @@
 """A saved model: loaded by Transformers as it stands, and evaluated to the same predictions."""
 
+import html
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from markdown_it import MarkdownIt
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from model import export
@@ -97,9 +99,28 @@ def test_the_card_states_figures_settings_matrix_and_data(data: TrainData, tmp_p
     assert "| learning_rate | 0.002 |" in card
     assert f"| macro_f1 | {result.metrics['macro_f1']:.4f} |" in card
     assert "`cafe01`" in card
-    assert "| true \\ predicted | login | payment | shipping |" in card
+    assert r"| true \\ predicted | login | payment | shipping |" in card
     assert result.confusion is not None
     assert f"| login | {' | '.join(map(str, result.confusion[0]))} |" in card
+
+
+def test_the_card_shows_labels_as_they_stand(data: TrainData, tmp_path: Path) -> None:
+    marked = (r"a\|b", "<!-- gone", "[x](y)", "`tick`")
+    names = dict(zip(LABELS, marked, strict=False))
+    train_rows, validation_rows = (
+        replace(rows, labels=[names[label] for label in rows.labels])
+        for rows in (data.train, data.validation)
+    )
+    trained(replace(data, train=train_rows, validation=validation_rows, labels=marked)).save(
+        tmp_path / "saved"
+    )
+    card = (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
+    rendered = MarkdownIt("commonmark").enable("table").render(card)
+    _, heads, matrix = rendered.partition("<th>true \\ predicted</th>")
+    for label in map(html.escape, marked):
+        assert f"<td>{label}</td>" in rendered
+        assert heads
+        assert f"<th>{label}</th>" in matrix
 
 
 def test_more_than_ten_labels_keep_their_order(data: TrainData, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_trial_note_names_our_number_and_shows_the_picture_and_the_table() -> 
         matrices=[shown(["a", "b"], [[3, 1], [0, 4]])],
         per_class=[score("a"), score("b")],
     )
-    assert note.startswith("## Trial 3: macro\\_f1 0.8124\n")
+    assert note.startswith("## Trial 3: macro_f1 0.8124\n")
     assert f"]({IMAGE})" in note
     assert "| a | **3** | 1 | 75% |" in note
     assert "| b | 0.250 | 0.750 | 0.500 | 8 |" in note
@@ -147,7 +147,7 @@ def test_a_failed_trials_note_says_why_in_one_harmless_paragraph() -> None:
         number=7, attempts=3, code="trial_timeout", detail="Over 60 s: <b>lower</b> " + "x" * 600
     )
     heading, detail, attempts = note.split("\n\n")
-    assert heading == "## Trial 7 failed: trial\\_timeout"
+    assert heading == "## Trial 7 failed: trial_timeout"
     assert detail.startswith("Over 60 s\\: \\<b\\>lower\\</b\\> xxx")
     assert detail.endswith("x…")
     assert len(detail) < 510
