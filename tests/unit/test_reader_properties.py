@@ -19,15 +19,19 @@ from model.config import (
     DataOptions,
     DuplicatePolicy,
     MissingPolicy,
+    Quoting,
     Split,
+    Task,
     UnseenPolicy,
 )
 from model.data import fingerprint, normalise
 from model.data_warnings import data_warnings, rows_read
 from model.division import divide_train, wanted_fractions
 from model.errors import InputError
+from model.labels.readers import texts_reader
 from model.normalised_file import read_examples
 from model.splits import SplitRows, split_positions
+from model.texts_file import read_texts_file
 
 COLUMNS = ("text", "label", "who", "when", "meta")
 CELLS = st.one_of(
@@ -37,12 +41,17 @@ CELLS = st.one_of(
     st.floats(),
     st.text(max_size=6),
     st.sampled_from(["a", "b", "a", "b", "1", "1.0", "O", "B-x I-x", "a|b", " ", "\ufeffa", "Ã¼"]),
+    st.sampled_from(["\ud800 a", '"a', 'a"', "a\tb"]),
 )
+DEEP = {f"{depth} deep": "[" * depth + "1" + "]" * depth for depth in (9, 300, 700, 900, 3000)}
+"""JSON by a name that stands for it, as the encoder would not write the deepest."""
 DATES = st.one_of(
     CELLS,
     st.sampled_from(["2026-03-29", "2026-03-29T02:30:00", "2026-01-01T00:00:00+14:00", "20260101"]),
 )
-META = st.one_of(CELLS, st.just('{"from": {"name": "x"}}'), st.just("{"))
+META = st.one_of(CELLS, st.sampled_from(['{"from": {"name": "x"}}', "{", *DEEP.values()]))
+ENCODINGS = ("utf-8", "latin-1", "utf-16", "utf-16-le", "utf-16-be", "utf-7", "cp037", "shift_jis",
+             "idna", "punycode", "unicode_escape", "undefined", "nope")  # fmt: skip
 OPTIONS = st.builds(
     DataOptions,
     text=st.sampled_from([None, "text", ("text", "who"), ("text",), (), "gone"]),
@@ -57,6 +66,7 @@ OPTIONS = st.builds(
             None,
             "[who] {who} [text] {text}",
             "{meta.from.name}: {text}",
+            "{meta} {text}",
             "{",
             "{}",
             "{x}",
@@ -66,7 +76,8 @@ OPTIONS = st.builds(
     label_separator=st.sampled_from([None, ";", " "]),
     task=st.sampled_from([None, *TASKS]),
     delimiter=st.sampled_from([None, ",", ";", "\0", "||", " "]),
-    encoding=st.sampled_from(["utf-8", "latin-1", "utf-16", "utf-7", "cp037", "nope"]),
+    quoting=st.sampled_from(get_args(Quoting)),
+    encoding=st.sampled_from(ENCODINGS),
     normalise=st.booleans(),
     missing=st.sampled_from(get_args(MissingPolicy)),
     duplicates=st.sampled_from(get_args(DuplicatePolicy)),
@@ -95,7 +106,7 @@ JSON_ROWS = st.lists(
     st.dictionaries(
         st.sampled_from(COLUMNS),
         st.recursive(
-            CELLS,
+            CELLS | st.sampled_from(sorted(DEEP)),
             lambda inner: (
                 st.lists(inner, max_size=2)
                 | st.dictionaries(st.text(max_size=2), inner, max_size=2)
@@ -117,15 +128,14 @@ def read(content: bytes, ending: str, options: DataOptions, **others: bytes) -> 
         for split, other in others.items():
             files[split] = folder / f"{split}.{ending}"  # type: ignore[index]
             files[split].write_bytes(other)  # type: ignore[index]
+        read_texts_alone(files["train"], options)
         refusal = None
         try:
             summary = normalise(files, options, folder / "out")
         except InputError as error:
             refusal = error
         if refusal is not None:
-            assert refusal.code
-            assert refusal.detail.encode()
-            assert refusal.where
+            check_refusal(refusal)
             assert {path.name for path in folder.iterdir()} == {f.name for f in files.values()}
             return None
         assert {path.name for path in (folder / "out").iterdir()} == {
@@ -149,6 +159,26 @@ def read(content: bytes, ending: str, options: DataOptions, **others: bytes) -> 
         if rows is not None:
             check_division(path, rows, options)
         return summary
+
+
+def read_texts_alone(path: Path, options: DataOptions) -> None:
+    """As `predict` reads a file: what comes out can be written, in as many rows of each column."""
+    tasks: tuple[Task, ...] = ("single_label", "token")
+    for task in tasks:
+        try:
+            columns = read_texts_file(path, options, texts_reader(task))
+        except InputError as error:
+            check_refusal(error)
+            continue
+        assert len({len(texts) for texts in columns}) == 1
+        for text in (text for texts in columns for text in texts):
+            assert b"\0" not in text.encode()
+
+
+def check_refusal(refusal: InputError) -> None:
+    assert refusal.code
+    assert refusal.detail.encode()
+    assert refusal.where
 
 
 def check_division(path: Path, rows: SplitRows, options: DataOptions) -> None:
@@ -192,6 +222,23 @@ def test_no_bytes_make_it_fail_but_by_name(
 
 
 @any_input
+@given(
+    text=st.text(alphabet=st.characters() | st.sampled_from('\ufeff\n\t,"'), max_size=40),
+    written=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"]),
+    ending=st.sampled_from(["csv", "tsv", "jsonl"]),
+    options=OPTIONS,
+)
+def test_no_encoding_of_a_file_makes_it_fail_but_by_name(
+    text: str, written: str, ending: str, options: DataOptions
+) -> None:
+    header = "\t".join(COLUMNS) if ending == "tsv" else ",".join(COLUMNS)
+    for start in ("", "\ufeff", "\ufeff\ufeff"):
+        content = f"{start}{header}\n{text}".encode(written, "surrogatepass")
+        read(content, ending, options)
+        read(content, ending, dataclasses.replace(options, encoding=written))
+
+
+@any_input
 @given(rows=ROWS, others=ROWS, options=OPTIONS)
 def test_no_csv_and_no_options_make_it_fail_but_by_name(
     rows: list[Any], others: list[Any], options: DataOptions
@@ -203,12 +250,21 @@ def test_no_csv_and_no_options_make_it_fail_but_by_name(
 
 
 @any_input
-@given(rows=JSON_ROWS, options=OPTIONS)
+@given(rows=JSON_ROWS, options=OPTIONS, deep=st.sampled_from(sorted(DEEP)))
 def test_no_jsonl_and_no_options_make_it_fail_but_by_name(
-    rows: list[Any], options: DataOptions
+    rows: list[Any], options: DataOptions, deep: str
 ) -> None:
     options = dataclasses.replace(options, encoding="utf-8")
-    read("\n".join(map(json.dumps, rows)).encode(), "jsonl", options)
+    read(as_jsonl(rows), "jsonl", options)
+    rows = [{"text": "a", "label": "b", "meta": deep}, *rows]
+    read(as_jsonl(rows), "jsonl", DataOptions(template="{meta} {text}", missing=options.missing))
+
+
+def as_jsonl(rows: list[Any]) -> bytes:
+    content = "\n".join(map(json.dumps, rows))
+    for name, deep in DEEP.items():
+        content = content.replace(json.dumps(name), deep)
+    return content.encode()
 
 
 COLUMN_TYPES = st.sampled_from(
