@@ -294,7 +294,7 @@ def fingerprint(summary: DataSummary, options: DataOptions) -> str:
     }
     if options.duplicates != "drop":  # equal texts of train may stand in two parts of it
         facts["duplicates"] = options.duplicates
-    if options.unseen != "error" and options.date:
+    if options.unseen != "error" and (options.date or options.group):
         facts["unseen"] = options.unseen
     if summary.task != "single_label":  # equal rows may be read for several tasks
         facts["task"] = summary.task

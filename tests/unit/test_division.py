@@ -209,6 +209,15 @@ def test_groups_of_numbers_are_held_out_whatever_train_keeps(tmp_path: Path) -> 
     assert [len(part) for part in parts(tmp_path, summary, options)] == [10, 10, 10]
 
 
+@pytest.mark.parametrize("by", [{"date": "when"}, {"group": "when"}])
+def test_rows_left_out_for_their_class_make_another_data_set(tmp_path: Path, by: Any) -> None:
+    rows = [(f"text {k}", "xy"[k % 2], dated(k + 1)) for k in range(10)]
+    options = DataOptions(validation_fraction=0.2, **by)
+    summary = read(tmp_path, rows, options, "text,label,when")
+    refused = fingerprint(summary, options)
+    assert fingerprint(summary, dataclasses.replace(options, unseen="drop")) != refused
+
+
 def test_one_text_with_two_labels_stays_in_one_split(tmp_path: Path) -> None:
     rows = [(f"text {k // 2}", "xy"[k % 2]) for k in range(40)]
     summary = read(tmp_path, rows, OPTIONS, "text,label")
