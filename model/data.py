@@ -119,6 +119,11 @@ def _normalise_into(
         older_than_train={} if columns.date is None else _count_older(as_found),
         conflicts={split: find_conflicts(tally) for split, tally in as_found.items()},
         repaired={split: _plain(tally.repaired) for split, tally in tallies.items()},
+        merged={
+            split: {"rows": len(tally.merged), "line": tally.merged[0]}
+            for split, tally in as_found.items()
+            if tally.merged
+        },
         repeated_texts=repeated_texts,
         heads=dict(reader.heads),
         labelled={split: _plain(t.labelled) for split, t in tallies.items() if reader.heads},

@@ -26,6 +26,12 @@ def data_warnings(summary: Mapping[str, Any], *, task: str, keeps: bool) -> list
         for split, reasons in summary.get("dropped", {}).items()
         for reason, rows in reasons.items()
     ]
+    warnings += [
+        f"{found['rows']} rows of {split} hold tabs and line ends in one field, the first at line "
+        f"{found['line']}; if stray quotes have merged rows there, set the data option quoting to "
+        "none."
+        for split, found in summary.get("merged", {}).items()
+    ]
     warnings += _conflict_warnings(summary)
     warnings += _repeat_warnings(summary, keeps)
     warnings += _repair_warnings(summary)

@@ -51,6 +51,9 @@ class DataSummary:
     numbers of the first few."""
     repaired: dict[Split, dict[str, int]]
     """Rows in which something was repaired, by `model.text_repair.KINDS`."""
+    merged: dict[Split, dict[str, int]]
+    """Of splits with any: ``rows`` that look like several which a stray quote made one, and the
+    ``line`` of the first."""
     repeated_texts: int
     """Rows of the normalised train file whose text stood there before."""
     heads: dict[str, Task]

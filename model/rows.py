@@ -63,6 +63,8 @@ class RowReader:
         names = tuple(self.columns.wanted(split, source.columns()))
         for number, (place, values) in enumerate(source.rows(names), 1):
             where = (split, f"{source.unit} {place}")
+            if source.seems_merged(values):
+                tally.merged.append(place)
             try:
                 row = self._read(number, dict(zip(names, values, strict=True)), where, tally)
                 if row is None or not self._known(row.label, where, tally, known_labels):

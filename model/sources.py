@@ -52,6 +52,9 @@ class Source(Protocol):
     def rows(self, names: Sequence[str]) -> Iterator[Row]:
         """Yield the named columns of every row, in ``names``' order."""
 
+    def seems_merged(self, values: Sequence[object]) -> bool:
+        """Whether a row's values look like several rows that a stray quote made one."""
+
 
 def open_source(path: Path, split: str, options: DataOptions) -> Source:
     """Return the reader for ``path``, by ``options.format`` or the file name's ending.
@@ -113,6 +116,17 @@ class DelimitedSource:
                 raise InputError("bad_row", detail, (self.split, f"line {line}"))
             yield line, tuple(fields[pick] for pick in picks)
 
+    def seems_merged(self, values: Sequence[object]) -> bool:
+        """Tabs and line ends in one field: whoever separates by tabs seldom has both in a text.
+
+        Of commas nothing can be said, which stand in most texts of several lines.
+        """
+        return self.delimiter == "\t" and any(
+            "\t" in value and ("\n" in value or "\r" in value)
+            for value in values
+            if isinstance(value, str)
+        )
+
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """Yield (first line, fields); blank lines are no rows."""
         csv.field_size_limit(_MAX_FIELD_CHARS)
@@ -164,6 +178,9 @@ class JsonLinesSource:
                 detail = f"Line {line} of {self.split} has text_b but the first row has none."
                 raise InputError("bad_row", detail, (self.split, f"line {line}"))
             yield line, tuple(record.get(name) for name in names)
+
+    def seems_merged(self, values: Sequence[object]) -> bool:  # noqa: ARG002
+        return False
 
     def _records(self) -> Iterator[tuple[int, dict[str, Any]]]:
         lines = read_lines(self.path, self.split, self.encoding, newline="\n")
@@ -238,6 +255,9 @@ class ParquetSource:
             rows = f"one of the rows {number + 1} to {number + _BATCH_ROWS}"
             detail = f"In {self.split}, {rows} holds a value that cannot be read: {error}."
             raise InputError("bad_row", detail, (self.split, f"row {number + 1}")) from error
+
+    def seems_merged(self, values: Sequence[object]) -> bool:  # noqa: ARG002
+        return False
 
     def _unreadable(self, error: Exception) -> InputError:
         detail = f"The {self.split} file is no readable Parquet file: {error}."

@@ -32,6 +32,8 @@ class SplitTally:
     """Rows that were left out, by reason."""
     repaired: Counter[str] = field(default_factory=Counter)
     """Rows in which something was repaired, by `model.text_repair.KINDS`."""
+    merged: "array[int]" = field(default_factory=lambda: array("Q"))
+    """Places of rows that look like several which a stray quote made one."""
     labelled: Counter[str] = field(default_factory=Counter)
     """Of several label columns: rows that have a label, by head."""
     heads: "dict[str, SplitTally]" = field(default_factory=dict)

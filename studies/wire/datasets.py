@@ -80,6 +80,9 @@ class DatasetAnswer(Answer):
     repaired: dict[str, dict[str, int]] = {}
     """Rows in which something was repaired, by kind: mojibake, byte_order_mark,
     control_characters, line_breaks, unicode_form."""
+    merged: dict[str, dict[str, int]] = {}
+    """Of splits with any: `rows` that look like several which a stray quote made one, and the
+    `line` of the first."""
     repeated_texts: int = 0
     """Rows left in train whose text stood there before: conflicts, or duplicates that were kept."""
     heads: dict[str, str] = {}

@@ -15,6 +15,7 @@ import pytest
 from model import normalised_file, rows, sources
 from model.config import DataOptions, Split
 from model.data import fingerprint, normalise
+from model.data_warnings import data_warnings
 from model.dataset_summary import DataSummary
 from model.errors import InputError
 from model.lines import check_encoding, read_lines
@@ -163,6 +164,20 @@ def test_quotes_are_characters_like_any_other_where_the_options_say_so(tmp_path:
     ]
     error = refusal(tmp_path / "none", 'text,label\n"a,b",x\n', none, name="train.csv")
     assert (error.code, error.where) == ("bad_row", ("train", "line 2"))
+
+
+def test_rows_that_stray_quotes_seem_to_have_merged_are_told_with_the_first_line(
+    tmp_path: Path,
+) -> None:
+    more = STRAY + "plain\ta\n" + '"two\nlines"\tb\n' + STRAY.partition("\n")[2].replace("s", "z")
+    summary = summarise(tmp_path, more, name="train.tsv")
+    assert summary.merged == {"train": {"rows": 2, "line": 2}}
+    told = data_warnings(dataclasses.asdict(summary), task="single_label", keeps=False)
+    assert any("2 rows of train" in said and "at line 2;" in said for said in told)
+    none = DataOptions(quoting="none", validation_fraction=0.5)
+    assert summarise(tmp_path, STRAY, none, name="train.tsv").merged == {}
+    mails = 'text,label\n"Hello,\nbye",a\n"Dear,\nbye",b\nx,a\ny,b\n'
+    assert summarise(tmp_path, mails).merged == {}
 
 
 def test_how_quotes_are_read_is_no_part_of_the_id(tmp_path: Path) -> None:
