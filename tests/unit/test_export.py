@@ -1,10 +1,10 @@
 """A saved model: loaded by Transformers as it stands, and evaluated to the same predictions."""
 
 import html
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,12 +83,34 @@ def test_transformers_loads_the_folder_and_names_the_labels(
     )
 
 
-def test_the_tokenizer_cuts_texts_where_the_training_did(data: TrainData, tmp_path: Path) -> None:
-    config = replace(CONFIG, truncation="tail", epochs=1)
+@pytest.mark.parametrize("truncation", ["head", "tail"])
+@pytest.mark.parametrize("texts", [1, 2])
+def test_the_pipeline_cuts_texts_where_the_training_did(
+    data: TrainData, tmp_path: Path, truncation: Any, texts: int
+) -> None:
+    if texts == 2:
+        data = replace(data, train=paired(data.train), validation=paired(data.validation))
+    config = replace(CONFIG, truncation=truncation, max_length=8)
     result = train(config, data, device=CPU, on_epoch=lambda report: "continue")
+    assert result.truncated_share > 0.5
     result.save(tmp_path / "saved")
-    content = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text())
-    assert (content["model_max_length"], content["truncation_side"]) == (12, "left")
+    classify: Any = pipeline("text-classification", str(tmp_path / "saved"), device="cpu")
+    names = ("text", "text_pair")
+    rows = [dict(zip(names, row, strict=False)) for row in zip(*data.validation.texts, strict=True)]
+    found = classify(rows, truncation=True)
+    assert result.predictions is not None
+    assert [entry["label"] for entry in found] == [
+        LABELS[index] for index in result.predictions.predicted
+    ]
+    np.testing.assert_allclose(
+        [entry["score"] for entry in found], result.predictions.probability, atol=1e-5
+    )
+
+
+def paired(examples: Examples) -> Examples:
+    """Each text with that of the next row, whose length is another one."""
+    texts = examples.text_a
+    return replace(examples, text_b=[*texts[1:], texts[0]])
 
 
 def test_the_card_states_figures_settings_matrix_and_data(data: TrainData, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from stopped_run import whole_and_resumed
 from tokenizers import Tokenizer
 from torch.nn import functional
@@ -54,6 +56,28 @@ def test_entities_begin_and_end_where_seqeval_has_them(
     tags: str, found: dict[tuple[int, int], str]
 ) -> None:
     assert entities(tags.split()) == found
+
+
+@given(st.lists(st.sampled_from(["O", "B-per", "I-per", "B-loc", "I-loc"]), max_size=8))
+def test_an_entity_is_a_longest_run_of_one_type_that_nothing_begins_anew(tags: list[str]) -> None:
+    """Every pair of places is tried by the rules as conlleval states them."""
+
+    def begins(place: int) -> bool:
+        before = tags[place - 1][2:] if place else ""
+        return tags[place].startswith("B-") or tags[place][2:] != before
+
+    def is_entity(start: int, end: int) -> bool:
+        kind = tags[start][2:]
+        return (
+            kind != ""
+            and begins(start)
+            and all(tag == f"I-{kind}" for tag in tags[start + 1 : end])
+            and (end == len(tags) or tags[end] != f"I-{kind}")
+        )
+
+    places = range(len(tags) + 1)
+    expected = {(a, b): tags[a][2:] for a in places for b in places if a < b and is_entity(a, b)}
+    assert entities(tags) == expected
 
 
 def test_the_figures_are_those_worked_out_by_hand() -> None:
