@@ -63,7 +63,6 @@ LOSS_WEIGHT = "loss_weight."
 """What the setting of a head's weight in the loss begins with; the head's name follows."""
 
 _CLASSES: tuple[Task, ...] = ("single_label", "multi_label", "token")
-_ONE_CLASS: tuple[Task, ...] = ("single_label", "token")
 _WHOLE_TEXTS: tuple[Task, ...] = ("single_label", "multi_label", "regression")
 
 
@@ -160,10 +159,11 @@ class TrainConfig:
     class_weighting_beta: float = setting(0.999, Rule("float", 0, 0.999999, tasks=_CLASSES))
     """Of `effective_number`: about how many rows of a class, 1 / (1 - beta), bring news."""
     loss: ClassLoss = setting(
-        "cross_entropy", Rule("choice", choices=get_args(ClassLoss), tasks=_ONE_CLASS)
+        "cross_entropy", Rule("choice", choices=get_args(ClassLoss), tasks=_CLASSES)
     )
-    """`focal` counts rows less the surer they are told already."""
-    focal_gamma: float = setting(2.0, Rule("float", 0, 10, tasks=_ONE_CLASS))
+    """`focal` counts rows less the surer they are told already; of several classes per row each
+    answer by itself."""
+    focal_gamma: float = setting(2.0, Rule("float", 0, 10, tasks=_CLASSES))
     """Of `focal`: how little rows count that are predicted well; 0 is cross-entropy."""
     regression_loss: RegressionLoss = setting(
         "mse", Rule("choice", choices=get_args(RegressionLoss), tasks=("regression",))

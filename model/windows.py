@@ -160,8 +160,8 @@ class _Plan:
 def _plan(table: TokenTable, config: TrainConfig) -> _Plan:
     keep = table.kept(config.max_length)
     lengths = np.stack([text.lengths for text in table.texts])
-    # The last of those that are equally long: it keeps the odd piece, maybe the only one.
-    sliding = len(lengths) - 1 - lengths[::-1].argmax(axis=0)
+    # The first of those that are equally long, but one that keeps a piece: a window has to move.
+    sliding = np.where(keep > 0, lengths, -1).argmax(axis=0)
     whole, size = lengths.max(axis=0), np.take_along_axis(keep, sliding[None], axis=0)[0]
     step = np.maximum(1, (size * config.window_stride).astype(np.int64))
     counts = np.minimum(1 - (size - whole) // step, config.max_windows)

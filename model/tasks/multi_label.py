@@ -159,7 +159,8 @@ class YesOrNo(Loss):
     """Binary cross-entropy, a row's mean over the classes; smoothed toward one half as asked.
 
     Class weighting weighs the rows that have a class against those that do not, as
-    `class_weights` weighs two classes.
+    `class_weights` weighs two classes. With focal loss an answer counts by (1 - its probability) to
+    the power of gamma: most rows lack most classes, and are soon told so.
     """
 
     def __init__(
@@ -176,6 +177,7 @@ class YesOrNo(Loss):
             for count in having
         ]
         self._weights = torch.from_numpy(np.array(weights, dtype=np.float32)).to(device)
+        self._gamma = config.focal_gamma if config.loss == "focal" else 0.0
 
     def start(self) -> torch.Tensor:
         """The log odds of each class, which lose least of all that is the same for every row.
@@ -195,8 +197,12 @@ class YesOrNo(Loss):
     def total(self, logits: torch.Tensor, part: Positions) -> torch.Tensor:
         targets = torch.from_numpy(self._answers[part]).to(logits.device)
         without, having = self._weights.T
-        logs = functional.logsigmoid(logits), functional.logsigmoid(-logits)
-        losses = having * targets * logs[0] + without * (1 - targets) * logs[1]
+        yes, no = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+        # What one answer lacks to certainty is the probability of the other.
+        missing_yes, missing_no = (
+            ((self._gamma * no).exp(), (self._gamma * yes).exp()) if self._gamma else (1.0, 1.0)
+        )
+        losses = having * targets * missing_yes * yes + without * (1 - targets) * missing_no * no
         total: torch.Tensor = -losses.mean(dim=1).sum()
         return total
 

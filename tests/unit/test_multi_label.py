@@ -117,6 +117,23 @@ def test_the_loss_is_binary_cross_entropy_and_parts_add_up() -> None:
     assert sum(card) == pytest.approx(4 * np.log(2), rel=1e-5)
 
 
+def test_focal_loss_counts_what_is_known_little() -> None:
+    answers = np.array([[1, 0]], dtype=np.float32)
+    config = replace(CONFIG, loss="focal", focal_gamma=2.0)
+    # Told with probability 3/4 that it has the first, and 1/5 the second, which is wrong by 1/5.
+    logits = torch.tensor([[np.log(3), -np.log(4)]], dtype=torch.float32, requires_grad=True)
+    loss = YesOrNo(answers, config, CPU).total(logits, np.array([0]))
+    first, second = (1 / 4) ** 2 * -np.log(3 / 4), (1 / 5) ** 2 * -np.log(4 / 5)
+    assert loss.item() == pytest.approx((first + second) / 2)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    far = torch.tensor([[200.0, -200.0]], requires_grad=True)  # as sure as can be
+    YesOrNo(answers, config, CPU).total(far, np.array([0])).backward()
+    assert far.grad is not None
+    assert far.grad.tolist() == [[0.0, 0.0]]
+
+
 def make_examples(rows: int, seed: int) -> Examples:
     """One word for every label; a third of the rows have none."""
     rng = np.random.default_rng(seed)

@@ -79,8 +79,8 @@ def test_of_a_pair_the_longer_text_has_windows() -> None:
     found = windows(read_texts(pair, replace(WINDOWS, max_length=7, window_stride=1.0)))
     assert spell(found.rows)[:3] == ["[ab|uv|", "[ab|wx|", "[ab|yz|"]
     assert spell(found.rows)[3:6] == ["[abc|z|", "[def|z|", "[efg|z|"]
-    # Both too long, and equally so: the first is cut to half of the room.
-    assert spell(found.rows)[6:] == ["[ab|uv|", "[ab|wx|", "[ab|yz|"]
+    # Both too long: the second, which is not the longer one, is cut to half of the room.
+    assert spell(found.rows)[6:] == ["[ab|uv|", "[cd|uv|", "[ef|uv|"]
     assert (found.truncated_rows, found.lost_tokens) == (1, 4)
     assert isinstance(found.rows, Sequences)
     assert found.rows.type_ids[:7].tolist() == [0, 0, 0, 0, 1, 1, 1]
@@ -92,8 +92,9 @@ def test_of_a_pair_of_equal_length_one_text_is_read_whole(max_length: int) -> No
     found = windows(read_texts(pairs, replace(WINDOWS, max_length=max_length)))
     shown = spell(found.rows)
     assert len(set(shown)) == len(shown)
-    assert {letter for window in shown for letter in window} > set("ijklmnop")
-    assert found.lost_tokens == len("abcdefgh") - (max_length - 3) // 2
+    read = {letter for window in shown for letter in window}
+    assert read > set("abcdefgh") or read > set("ijklmnop")
+    assert found.lost_tokens == 16 - len(read - set("[|"))
 
 
 def test_what_a_cut_loses_is_counted_alike() -> None:
