@@ -64,18 +64,18 @@ def test_one_seed_says_nothing_of_noise() -> None:
     assert difference([0.5], [0.4, 0.6]) is None
 
 
-def test_sides_take_turns_and_only_bertune_cuts_otherwise() -> None:
-    case = replace(MOVIES, policies=("head", "tail"))
+def test_sides_take_turns_and_only_bertune_reads_both_ends_or_windows() -> None:
+    case = replace(MOVIES, policies=("tail", "head_tail"))
     order = [
         (plan.seed, plan.policy, plan.side) for plan in plans([case], seeds=range(2), model="m")
     ]
     assert order == [
-        (0, "head", "bertune"),
-        (0, "head", "trainer"),
         (0, "tail", "bertune"),
-        (1, "head", "trainer"),
-        (1, "head", "bertune"),
+        (0, "tail", "trainer"),
+        (0, "head_tail", "bertune"),
+        (1, "tail", "trainer"),
         (1, "tail", "bertune"),
+        (1, "head_tail", "bertune"),
     ]
 
 
