@@ -163,10 +163,12 @@ class JsonLinesSource:
     unit: Literal["line", "row"] = "line"
 
     def columns(self) -> tuple[str, ...]:
-        records = [record for _, record in islice(self._records(), _NAMING_ROWS)]
-        if not records:
+        names: dict[str, None] | None = None
+        for _, record in islice(self._records(), _NAMING_ROWS):
+            names = (names or {}) | dict.fromkeys(record)
+        if names is None:
             raise _empty_file(self.split)
-        return tuple(dict.fromkeys(name for record in records for name in record))
+        return tuple(names)
 
     def rows(self, names: Sequence[str]) -> Iterator[Row]:
         pairs = None

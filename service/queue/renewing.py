@@ -95,8 +95,11 @@ class Renewer:
         try:
             plan = self._plans.of(trial.study_id)
             metric = plan.key.metric
-            found = {r.epoch: r.metrics[metric] for r in reports if metric in r.metrics}
-            values = {epoch: value for epoch, value in found.items() if value is not None}
+            values = {
+                report.epoch: value
+                for report in reports
+                if (value := report.metrics.get(metric)) is not None
+            }
             return self._optuna.report(plan.key, trial.optuna_trial_id, values)
         except Exception:
             logger.exception("Optuna did not take the reports of trial %s", trial.id)

@@ -29,8 +29,8 @@ MEMORY_KEPT = ":".join(
     )
 )
 """A step on a CPU takes and frees the same memory again and again. By its defaults glibc gives it
-back to the system, which hands it out page by page and zeroed: a tenth of a MiniLM step. Blocks of
-over 32 MiB, such as a data set's, still go back."""
+back to the system, which hands it out page by page and zeroed: a twelfth of a MiniLM step. Blocks
+of over 32 MiB, such as a data set's, still go back."""
 _DEATH_S = 5.0
 """How long a killed process may take to be reaped."""
 

@@ -270,7 +270,7 @@ def test_duplicates_overlap_and_word_counts_are_counted_by_hand(tmp_path: Path) 
 
 
 def test_white_space_makes_no_other_text(tmp_path: Path) -> None:
-    """No tokenizer of BERT's tells them apart either."""
+    """BERT's own tokenizer does not tell them apart either."""
     train = 'text,label\none two,0\n" one  two",0\n"one\ttwo ",1\nonetwo,1\nthree,1\n'
     summary = summarise(tmp_path, train, validation="text,label\nthree ,1\nnew,0\n")
     assert summary.duplicates == {"train": 2, "validation": 0}
