@@ -340,3 +340,8 @@ class DataOptions:
     """Share of the training rows held out when no validation file is given."""
     test_fraction: float = 0.0
     """Share of the training rows held out as the test split when no test file is given."""
+
+    @property
+    def placeholder(self) -> str | None:
+        """What stands where a text is missing; None for nothing."""
+        return self.missing_token if self.missing == "token" else None

@@ -102,8 +102,7 @@ class RowReader:
             if label is None or any(lacks[what] for what in ("group", "date")) or self._drops_texts:
                 tally.dropped["missing"] += 1
                 return None
-            if self.options.missing == "token":
-                texts = [text or self.options.missing_token for text in texts]
+            texts = [text or self.options.placeholder or "" for text in texts]
         assert label is not None
         self.labels.check(texts, label, where)
         second = texts[1] if len(texts) > 1 else None
@@ -124,7 +123,7 @@ class RowReader:
 
     def _texts(self, values: Mapping[str, object], where: Where) -> tuple[list[str], bool]:
         """The repaired texts, "" where one is missing; and whether a field of one is."""
-        placeholder = self.options.missing_token if self.options.missing == "token" else None
+        placeholder = self.options.placeholder
         cells: list[object] = []
         field_missing = False
         for recipe in self.columns.texts:

@@ -25,7 +25,7 @@ def read_texts_file(path: Path, options: DataOptions, reader: LabelReader) -> tu
     source = open_source(path, _NAME, options)
     recipes = _recipes(source.columns(), options, reader)
     names = list(dict.fromkeys(name for recipe in recipes for name in recipe.columns))
-    placeholder = options.missing_token if options.missing == "token" else None
+    placeholder = options.placeholder
     rows: list[list[str]] = []
     for place, values in source.rows(names):
         where = (_NAME, f"{source.unit} {place}")
