@@ -53,7 +53,7 @@ def test_the_overhead_is_measured_beside_plain_optuna(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, str(COMPARE.with_name("overhead.py"))),
-            *("--existing", "2", "--workers", "1,2", "--trials", "10"),
+            *("--existing", "2,40", "--workers", "1,2", "--trials", "10"),
         ],
         cwd=tmp_path,
         capture_output=True,
@@ -62,12 +62,13 @@ def test_the_overhead_is_measured_beside_plain_optuna(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
-    assert [(row[0].strip("| "), row[1]) for row in rows] == [("2", "1"), ("2", "2")]
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["2", "1"], ["2", "2"], ["40", "1"], ["40", "2"]]
     for row in rows:
         ours, theirs = (float(cell.split()[0]) for cell in row[2:4])
         assert ours > 0
         assert theirs > 0
+        assert float(row[5]) == pytest.approx(7 * 1000 / ours, rel=0.02, abs=0.51)
 
 
 def test_the_memory_of_every_process_is_measured(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ makes the calls behind them in this process: ask, three suggestions, five report
 tell. Sampler, pruner, search space and values are the same, on files of their own
 (``--database``: two empty databases of PostgreSQL, separated by a comma).
 
-At each number of existing trials both sides take turns, a few trials each, and both studies go on
-to the next number. Prints a Markdown table: milliseconds per trial, median and quartiles, and the
-difference of the medians. With ``--ray`` Ray Tune takes its turn at the end, from nothing for each
-row (`comparison.ray_overhead`). Hold it to some cores with `taskset`.
+At each number of existing trials both sides take turns, a few trials each. Between numbers the
+server stops and both studies get copies of their first trial (`comparison.filling`): to run ten
+thousand would take hours. Prints a Markdown table: milliseconds per trial, median and quartiles,
+the difference of the medians, and how many requests per second Bertune's server answered. With
+``--ray`` Ray Tune takes its turn at the end, from nothing for each row (`comparison.ray_overhead`).
+Hold it to some cores with `taskset`.
 """
 
 import argparse
@@ -21,13 +23,15 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
 
 import optuna
+from comparison.filling import fill_bertune, fill_optuna
 from comparison.server import admin_key, running_server
 
 from service.worker.server_link import ServerLink
@@ -42,6 +46,8 @@ from studies.wire.leases import (
 )
 
 EPOCHS = 5
+REQUESTS = EPOCHS + 2
+"""That a trial of Bertune's sends: the claim, a report per epoch, the result."""
 CHUNK = 10
 """Trials of one side before it is the other's turn."""
 SPACE = {
@@ -55,12 +61,15 @@ NEVER = threading.Event()
 
 
 class Bertune:
-    """The whole way, from as many workers as are asked to run at once."""
+    """The whole way, from as many workers as are asked to run at once, to a server at ``url``."""
 
-    def __init__(self, url: str, key: str, folder: Path, trials: int) -> None:
+    def __init__(self, url: str, key: str) -> None:
+        self._api = url, key
         self._link = ServerLink(url, key, orphan_s=60)
         self._requests = count()
-        with Api(url, key) as api:
+
+    def submit(self, folder: Path, trials: int) -> None:
+        with Api(*self._api) as api:
             dataset = api.upload_dataset(*_write_rows(folder))
             spec = {
                 "name": "overhead",
@@ -89,7 +98,7 @@ class Plain:
     """Optuna as a script uses it."""
 
     def __init__(self, storage: str) -> None:
-        self._study = optuna.create_study(
+        self.study = optuna.create_study(
             storage=storage,
             direction="maximize",
             sampler=optuna.samplers.TPESampler(seed=0),
@@ -97,14 +106,14 @@ class Plain:
         )
 
     def trial(self, worker: int = 0) -> None:
-        trial = self._study.ask()
+        trial = self.study.ask()
         trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True)
         trial.suggest_categorical("batch_size", [8, 16, 32])
         trial.suggest_int("max_length", 16, 128)
         for epoch in range(EPOCHS):
             trial.report(VALUE, epoch)
             assert not trial.should_prune()
-        self._study.tell(trial, VALUE)
+        self.study.tell(trial, VALUE)
 
 
 def _write_rows(folder: Path) -> tuple[Path, Path]:
@@ -140,29 +149,21 @@ def timed_ms(trial: Callable[[int], None], workers: int, trials: int) -> list[fl
 
 
 def measure(
-    bertune: Bertune, plain: Plain, milestones: Sequence[int], workers: Sequence[int], trials: int
+    bertune: Bertune, plain: Plain, existing: int, workers: Sequence[int], trials: int
 ) -> None:
-    print("| existing trials | workers | Bertune, ms | plain Optuna, ms | difference, ms |")
-    print("|---|---|---|---|---|")
-    done = 0
-    for milestone in milestones:
-        for _ in range(milestone - done):
-            bertune.trial()
-            plain.trial()
-        done = max(done, milestone)
-        for number in workers:
-            ours: list[float] = []
-            theirs: list[float] = []
-            for _ in range(trials // CHUNK):
-                ours += timed_ms(bertune.trial, number, max(CHUNK, number))
-                theirs += timed_ms(plain.trial, 1, CHUNK)
-            done += len(theirs)
-            difference = median(ours) - median(theirs)
-            print(
-                f"| {milestone:,} | {number} | {_spread(ours)} | {_spread(theirs)} "
-                f"| {difference:+.1f} |",
-                flush=True,
-            )
+    """Print the rows of a table for so many ``existing`` trials."""
+    for number in workers:
+        ours: list[float] = []
+        theirs: list[float] = []
+        for _ in range(trials // CHUNK):
+            ours += timed_ms(bertune.trial, number, max(CHUNK, number))
+            theirs += timed_ms(plain.trial, 1, CHUNK)
+        difference = median(ours) - median(theirs)
+        print(
+            f"| {existing:,} | {number} | {_spread(ours)} | {_spread(theirs)} "
+            f"| {difference:+.1f} | {REQUESTS * 1000 / median(ours):.0f} |",
+            flush=True,
+        )
 
 
 def measure_ray(milestones: Sequence[int], workers: Sequence[int], trials: int) -> None:
@@ -181,6 +182,14 @@ def measure_ray(milestones: Sequence[int], workers: Sequence[int], trials: int) 
 def _spread(values: Sequence[float]) -> str:
     low, middle, high = quantiles(values, n=4)
     return f"{middle:.1f} ({low:.1f}–{high:.1f})"
+
+
+@contextmanager
+def _server(folder: Path, database_url: str) -> Iterator[Bertune]:
+    home = folder / "home"
+    settings = {"BERTUNE_DATABASE_URL": database_url}
+    with running_server(home, folder / "log", workers=0, settings=settings) as url:
+        yield Bertune(url, admin_key(home))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -205,11 +214,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             if asked.database
             else (f"sqlite:///{folder / 'bertune.db'}", f"sqlite:///{folder / 'plain.db'}")
         )
-        home = folder / "home"
-        settings = {"BERTUNE_DATABASE_URL": ours}
-        with running_server(home, folder / "log", workers=0, settings=settings) as url:
-            bertune = Bertune(url, admin_key(home), folder, total)
-            measure(bertune, Plain(theirs), milestones, workers, asked.trials)
+        plain = Plain(theirs)
+        with _server(folder, ours) as bertune:
+            bertune.submit(folder, total)
+            bertune.trial()
+            plain.trial()
+        print(
+            "| existing trials | workers | Bertune, ms | plain Optuna, ms | difference, ms "
+            "| requests/s |\n|---|---|---|---|---|---|"
+        )
+        for milestone in milestones:
+            fill_bertune(ours, milestone)
+            fill_optuna(plain.study, milestone)
+            with _server(folder, ours) as bertune:
+                for side in (bertune, plain):  # reads the study, which is done once
+                    side.trial()
+                measure(bertune, plain, milestone, workers, asked.trials)
     if asked.ray:
         measure_ray(milestones, workers, asked.trials)
     return 0
