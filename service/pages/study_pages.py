@@ -66,6 +66,7 @@ class StudyPages:
         self._ended: dict[str, StudyPlan] = {}
         """By trial: those whose pages are due. One job is queued while there are any."""
         self._hurry = threading.Event()
+        self._closing = threading.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="study-pages")
 
     def refresh(self, plan: StudyPlan, trial_id: str) -> None:
@@ -85,7 +86,9 @@ class StudyPages:
         self._thread.submit(self._hurry.clear).result()
 
     def close(self) -> None:
-        """Write what was asked for so far, and no more."""
+        """Write the pages of trials that ended here, and no more: catching up may have thousands
+        to write, and the next start goes on with it."""
+        self._closing.set()
         self._hurry.set()
         self._thread.shutdown(wait=True)
 
@@ -103,6 +106,8 @@ class StudyPages:
                 self._refresh_study(plan)
 
     def _catch_up(self, plan: StudyPlan) -> None:
+        if self._closing.is_set():
+            return
         with _logged(plan):
             noted = self._optuna.noted_trials(plan.key)
             with self._database.reading() as session:
@@ -120,6 +125,8 @@ class StudyPages:
                     )
                 ).all()
             for trial in notable:
+                if self._closing.is_set():
+                    return
                 if trial.optuna_trial_id not in noted:
                     self._refresh_trial(plan, trial.id)
             self._refresh_study(plan)

@@ -98,7 +98,7 @@ class Plain:
     """Optuna as a script uses it."""
 
     def __init__(self, storage: str) -> None:
-        self.study = optuna.create_study(
+        self._study = optuna.create_study(
             storage=storage,
             direction="maximize",
             sampler=optuna.samplers.TPESampler(seed=0),
@@ -106,14 +106,14 @@ class Plain:
         )
 
     def trial(self, worker: int = 0) -> None:
-        trial = self.study.ask()
+        trial = self._study.ask()
         trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True)
         trial.suggest_categorical("batch_size", [8, 16, 32])
         trial.suggest_int("max_length", 16, 128)
         for epoch in range(EPOCHS):
             trial.report(VALUE, epoch)
             assert not trial.should_prune()
-        self.study.tell(trial, VALUE)
+        self._study.tell(trial, VALUE)
 
 
 def _write_rows(folder: Path) -> tuple[Path, Path]:
@@ -225,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         for milestone in milestones:
             fill_bertune(ours, milestone)
-            fill_optuna(plain.study, milestone)
+            fill_optuna(theirs, milestone)
             with _server(folder, ours) as bertune:
                 for side in (bertune, plain):  # reads the study, which is done once
                     side.trial()

@@ -1,5 +1,6 @@
 """Failed trials on Optuna's pages, which show some of them as pruned: a note says why."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from queue_server import QueueServer, queue_server
 from service.store.artifacts import put_artifact
 from service.store.database import Database
 from service.store.tables import Trial
+from studies.search.study_key import StudyKey
 from studies.wire.leases import FailureRequest
 
 TOO_LARGE = FailureRequest(code="out_of_memory", detail="One row does not fit; lower max_length.")
@@ -61,6 +63,38 @@ def test_failures_whose_notes_a_dead_server_left_unwritten_are_noted_once(
         "## Trial 0 failed: out_of_memory",
         "## Trial 1: macro_f1 0.5000",
     ]
+
+
+def test_a_server_that_stops_leaves_old_notes_to_the_next_one(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study of thousands without notes would keep it from stopping for minutes."""
+    noted: list[int] = []
+    with queue_server(database, tmp_path) as server:
+        study_id = make_study(database, n_trials=3)
+        pages, optuna = server.dispatcher.pages, server.optuna
+        monkeypatch.setattr(pages, "refresh", lambda *_: None)
+        for _ in range(3):
+            server.dispatcher.finish(server.claim().trial_id, 1, result_request(0.5))
+        stopping, write = threading.Thread(target=pages.close), optuna.set_trial_note
+
+        def stop_meanwhile(key: StudyKey, optuna_trial_id: int, note: str) -> None:
+            noted.append(optuna_trial_id)
+            if len(noted) == 1:
+                stopping.start()
+                assert pages._closing.wait(10)
+            write(key, optuna_trial_id, note)
+
+        monkeypatch.setattr(optuna, "set_trial_note", stop_meanwhile)
+        pages.catch_up(server.dispatcher.plans.of(study_id)).result()
+        stopping.join()
+        assert len(noted) == 1
+    with queue_server(database, tmp_path) as server:
+        key = server.dispatcher.plans.of(study_id).key
+        server.reconciler.step()
+        server.dispatcher.pages.flush()
+        assert len(server.optuna.noted_trials(key)) == 3
+        assert server.optuna.note(key) is not None
 
 
 def test_a_failed_evaluation_is_on_no_trials_page(server: QueueServer, notes: list[str]) -> None:

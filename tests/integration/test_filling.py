@@ -34,7 +34,7 @@ def test_a_filled_study_has_every_row_of_its_trials_and_goes_on(
             )
 
     with queue_server(database, tmp_path) as server:
-        make_study(database, n_trials=BEHIND + 2)
+        study_id = make_study(database, n_trials=BEHIND + 2)
         before = rows()
         run_trial()
     of_one = rows() - before
@@ -49,4 +49,6 @@ def test_a_filled_study_has_every_row_of_its_trials_and_goes_on(
     assert len({str(trial.params) for trial in done}) == BEHIND
     assert len({trial.optuna_trial_id for trial in done}) == BEHIND
     with queue_server(database, tmp_path) as server:
+        key = server.dispatcher.plans.of(study_id).key
+        assert server.optuna.noted_trials(key) == {trial.optuna_trial_id for trial in done}
         assert run_trial() == BEHIND
