@@ -54,8 +54,8 @@ class Tpe(Document):
     """Tree-structured Parzen estimator: learns where good values lie."""
     n_startup_trials: int = Field(10, ge=1)
     """Trials drawn at random before it begins to learn."""
-    multivariate: bool = False
-    """Learn how parameters depend on one another."""
+    multivariate: bool = True
+    """Learn how parameters depend on one another; false: learn of each by itself."""
 
 
 class RandomSearch(Document):

@@ -42,7 +42,7 @@ def draw_trial(
     study = optuna.load_study(
         study_name=key.optuna_name,
         storage=_DrawingStorage(storage, trial),
-        sampler=sampler_of(key.spec, number),
+        sampler=sampler_of(key, number),
         pruner=pruner_of(key),
     )
     params = _draw(Trial(study, UNBORN), key.space)

@@ -8,6 +8,7 @@ from studies.search.distributions import distribution_of
 from studies.search.drawing import UNBORN, draw_trial
 from studies.search.pruners import pruner_of
 from studies.search.samplers import sampler_of
+from studies.search.seeding import hashed
 from studies.search.study_key import NUMBER, OWNER, StudyKey
 from studies.space import Choices, FloatRange, IntRange, SearchSpace
 from studies.spec import Hyperband, Pruner, RandomSearch, Sampler, StudySpec, Tpe
@@ -57,7 +58,6 @@ def storage_with_history(key: StudyKey) -> optuna.storages.InMemoryStorage:
     return storage
 
 
-@pytest.mark.filterwarnings("ignore:Argument ``multivariate`` is an experimental feature")
 @pytest.mark.parametrize("pruner", [Hyperband(), None], ids=["hyperband", "median"])
 @pytest.mark.parametrize(
     "sampler",
@@ -78,7 +78,7 @@ def test_it_draws_what_optuna_draws(sampler: Sampler, pruner: Pruner | None) -> 
     study = optuna.load_study(
         study_name=key.optuna_name,
         storage=storage,
-        sampler=sampler_of(key.spec, HISTORY),
+        sampler=sampler_of(key, HISTORY),
         pruner=pruner_of(key),
     )
     trial_id = storage.create_new_trial(
@@ -94,6 +94,26 @@ def test_it_draws_what_optuna_draws(sampler: Sampler, pruner: Pruner | None) -> 
     assert drawn.user_attrs == {NUMBER: HISTORY, OWNER: "owner"}
     assert (drawn.number, drawn._trial_id, drawn.state) == (UNBORN, UNBORN, TrialState.RUNNING)
     assert drawn.system_attrs == {}
+
+
+def test_tpe_learns_as_optunas_does_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = key_of(Tpe(n_startup_trials=5), StudySpec(name="tickets", dataset="d").pruner)
+    storage = storage_with_history(key)
+    seed = hashed(f"sampler:{key.spec.seed}:{HISTORY}") % 2**32
+    theirs = optuna.load_study(
+        study_name=key.optuna_name,
+        storage=storage,
+        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=5),
+    )
+    trial = theirs.ask({name: distribution_of(SPACE[name]) for name in sorted(SPACE)})
+    storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def walk(*_: object) -> None:
+        pytest.fail("the space was looked for in the history")
+
+    monkeypatch.setattr(optuna.search_space.IntersectionSearchSpace, "calculate", walk)
+    _, params = draw_trial(key, HISTORY, "owner", {}, storage)
+    assert params == trial.params
 
 
 def test_history_cannot_be_changed_by_drawing() -> None:
