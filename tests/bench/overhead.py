@@ -26,9 +26,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
+from uuid import uuid4
 
 import optuna
 from comparison.filling import fill_bertune, fill_optuna
@@ -66,7 +66,6 @@ class Bertune:
     def __init__(self, url: str, key: str) -> None:
         self._api = url, key
         self._link = ServerLink(url, key, orphan_s=60)
-        self._requests = count()
 
     def submit(self, folder: Path, trials: int) -> None:
         with Api(*self._api) as api:
@@ -84,7 +83,7 @@ class Bertune:
             api.submit(spec)
 
     def trial(self, worker: int = 0) -> None:
-        request = LeaseRequest(worker=f"bench-{worker}", request_id=str(next(self._requests)))
+        request = LeaseRequest(worker=f"bench-{worker}", request_id=uuid4().hex)
         lease = self._link.claim(request, until=NEVER)
         assert lease is not None
         for epoch in range(EPOCHS):
