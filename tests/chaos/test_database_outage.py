@@ -115,6 +115,9 @@ def test_results_arrive_after_an_outage_and_no_attempt_is_lost(
     with database.reading() as session:
         study = session.get_one(Study, study_id)
         in_optuna = Counter(trial.state.name for trial in optuna_trials(database, study).values())
+        # An ask that the outage cut off before our commit leaves a trial there that is failed; each
+        # worker has one under way at most.
+        assert in_optuna.pop("FAIL", 0) <= len(workers)
         assert in_optuna == {"COMPLETE": TRIALS}
         states = Counter(session.scalars(select(Trial.state)))
         outcomes = Counter(session.scalars(select(Attempt.outcome)))
