@@ -141,7 +141,7 @@ def _finish(asked: argparse.Namespace, cases: Sequence[Case]) -> list[Run]:
     kept: tuple[str, Rows] | None = None
     with tempfile.TemporaryDirectory(prefix="bertune-quality-") as scratch:
         for plan in [] if asked.table else wanted:
-            if plan.key in finished or plan.side != (asked.side or plan.side):
+            if plan.key in finished or asked.side not in (None, plan.side):
                 continue
             if kept is None or kept[0] != plan.case.name:
                 kept = plan.case.name, read_rows(plan.case, asked.data, Path(scratch))

@@ -68,7 +68,7 @@ def test_failures_whose_notes_a_dead_server_left_unwritten_are_noted_once(
 def test_a_server_that_stops_leaves_old_notes_to_the_next_one(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A study of thousands without notes would keep it from stopping for minutes."""
+    """A study of thousands without notes would keep it from stopping for long."""
     noted: list[int] = []
     with queue_server(database, tmp_path) as server:
         study_id = make_study(database, n_trials=3)
