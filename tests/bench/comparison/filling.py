@@ -11,30 +11,14 @@ from typing import Any
 import optuna
 from optuna.distributions import json_to_distribution
 from optuna.storages._rdb import models
-from sqlalchemy import Connection, Table, bindparam, func, insert, select, update
+from sqlalchemy import Connection, MetaData, Table, bindparam, func, insert, select, update
 
 from service.store.database import Database
-from service.store.tables import (
-    Attempt,
-    ClassMetric,
-    ConfusionCell,
-    EpochMetric,
-    Event,
-    Result,
-    Trial,
-    table_of,
-)
+from service.store.tables import Base, Trial, table_of
 
 Row = dict[str, Any]
 _OWN = {"id", "number", "seed", "params", "optuna_trial_id"}
 """Columns of a trial of ours that its copies do not share."""
-_OF_TRIALS = (
-    models.TrialParamModel,
-    models.TrialValueModel,
-    models.TrialIntermediateValueModel,
-    models.TrialUserAttributeModel,
-    models.TrialSystemAttributeModel,
-)
 
 
 def fill_optuna(database_url: str, until: int) -> None:
@@ -71,9 +55,10 @@ def _fill_optuna(connection: Connection, until: int) -> None:
         select(trials.c.trial_id).where(trials.c.number >= present).order_by(trials.c.number)
     ).all()
     draw = _Draw()
-    for model in _OF_TRIALS:
-        change = draw if model is models.TrialParamModel else dict
-        _copy_rows(connection, model.__table__, original["trial_id"], ids, change)
+    for table in _tables_of_trials(models.BaseModel.metadata):
+        if table is not trials:
+            change = draw if table is models.TrialParamModel.__table__ else dict
+            _copy_rows(connection, table, original["trial_id"], ids, change)
     _copy_notes(connection, original["trial_id"], ids)
 
 
@@ -132,8 +117,8 @@ def _fill_ours(connection: Connection, until: int) -> None:
         ],
     )
     ids = [row.id for row in waiting]
-    for model in (Attempt, EpochMetric, Result, ClassMetric, ConfusionCell, Event):
-        _copy_rows(connection, table_of(model), original["id"], ids, dict)
+    for table in _tables_of_trials(Base.metadata):
+        _copy_rows(connection, table, original["id"], ids, dict)
 
 
 def _drawn(connection: Connection) -> dict[int, tuple[int, Row]]:
@@ -151,6 +136,10 @@ def _drawn(connection: Connection) -> dict[int, tuple[int, Row]]:
         chosen = found.setdefault(number, (trial_id, {}))[1]
         chosen[name] = json_to_distribution(kind).to_external_repr(value)
     return found
+
+
+def _tables_of_trials(metadata: MetaData) -> list[Table]:
+    return [table for table in metadata.sorted_tables if "trial_id" in table.columns]
 
 
 def _copy_rows(

@@ -61,7 +61,7 @@ def audit(house: House, database: Database, study_id: str) -> Findings:
         _check_artifacts(session, house.home, study, trials)
         _check_events(session, study)
     check_configs(house, trials)
-    _check_optuna(database, study, trials)
+    check_optuna(database, study, trials)
     return Findings(
         results=len(trials),
         attempts=len(attempts),
@@ -185,7 +185,7 @@ def check_configs(house: House, trials: list[Trial]) -> None:
         assert config["seed"] == trial.seed
 
 
-def _check_optuna(database: Database, study: Study, trials: list[Trial]) -> None:
+def check_optuna(database: Database, study: Study, trials: list[Trial]) -> None:
     """Optuna completed the same trials with the same parameters and values, and no other one."""
     theirs = optuna_trials(database, study)
     assert {trial.state for trial in theirs.values()} <= {TrialState.COMPLETE, TrialState.FAIL}
