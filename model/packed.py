@@ -5,8 +5,12 @@ stand in one array without padding; only attention looks at them row by row. Unl
 all, the classifier reads nothing but the first token of a row, so the last layer asks for nothing
 else: its other tokens give keys and values, and that is all that the loss depends on. Losses and
 gradients are the same up to rounding, from the network's own modules and weights.
+
+In bf16 a few tokens of no row fill a batch up to one of few sizes. Nobody reads them, so no
+gradient comes from them either.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +28,11 @@ from model.tokens import Sequences
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """Tensors on the training device; T tokens in rows of at most W, H attention heads."""
+    """Tensors on the training device; N tokens in rows of at most W, H attention heads. T is N, or
+    more where filler stands behind them."""
 
     input_ids: torch.Tensor
-    """[1, T] int64; the rows one behind the other."""
+    """[1, T] int64; the rows one behind the other, then filler."""
     token_type_ids: torch.Tensor
     """[1, T] int64."""
     position_ids: torch.Tensor
@@ -39,15 +44,37 @@ class PackedBatch:
     spread: torch.Tensor
     """[rows · H · W] int64; the (token, head) of each place, 0 where a row is over."""
     gathered: torch.Tensor
-    """[T · H] int64; the place of each (token, head)."""
+    """[N · H] int64; the place of each (token, head)."""
     bias: torch.Tensor
     """[rows · H, 1, W] fp32; 0 where there is a token, else minus infinity."""
 
 
+def exact_size(tokens: int) -> int:
+    """No filler."""
+    return tokens
+
+
+def few_sizes(tokens: int) -> int:
+    """The next of few sizes: multiples of 32 up to 1,024, then sixteen from each power of two to
+    the next, so that filler is about a fiftieth of a batch.
+
+    oneDNN, which multiplies in bf16, compiles a kernel for every shape that it has not met: about
+    4 ms each and nine for every number of tokens, which took a sixth of a MiniLM step of 16 rows.
+    """
+    step = 1 << max(5, tokens.bit_length() - 5)
+    return -(-tokens // step) * step
+
+
 def pack(
-    sequences: Sequences, positions: Positions, *, heads: int, device: torch.device
+    sequences: Sequences,
+    positions: Positions,
+    *,
+    heads: int,
+    device: torch.device,
+    size: Callable[[int], int] = exact_size,
 ) -> PackedBatch:
-    """Gather rows of the flat arrays into one batch on ``device``."""
+    """Gather rows of the flat arrays into one batch on ``device``; ``size`` makes the number of
+    tokens with filler of the number without."""
     lengths = sequences.lengths[positions]
     ends = np.cumsum(lengths)
     first = ends - lengths
@@ -61,6 +88,11 @@ def pack(
     spread[gathered] = (tokens * heads + head).ravel()
     over = np.arange(width)[None, :] >= lengths[:, None]
     bias = np.where(over, np.float32(-np.inf), np.float32(0))
+
+    # The first token over and over: the filler must be words of the data, and may be any.
+    filler = size(len(source)) - len(source)
+    source = np.append(source, source[:1].repeat(filler))
+    place = np.append(place, np.zeros(filler, np.int64))
 
     def put(array: npt.NDArray[Any]) -> torch.Tensor:
         return to_device(array, device)
@@ -88,10 +120,11 @@ class PackedBert:
         self._precision = precision
         self._heads: int = network.config.num_attention_heads
         self._pooling = own_pooling(network.config)
+        self._size = few_sizes if precision == "bf16" else exact_size
 
     def logits(self, sequences: Sequences, positions: Positions) -> torch.Tensor:
         """[rows, labels], in the precision of the matrix products."""
-        batch = pack(sequences, positions, heads=self._heads, device=self._device)
+        batch = pack(sequences, positions, heads=self._heads, device=self._device, size=self._size)
         bert: Any = self._network.bert
         with autocast(self._device, self._precision):
             hidden = bert.embeddings(batch.input_ids, batch.token_type_ids, batch.position_ids)[0]
@@ -102,7 +135,8 @@ class PackedBert:
                 read = self._run(last, hidden[batch.first], hidden, batch)
             else:
                 hidden = self._run(last, hidden, hidden, batch)
-                read = torch.segment_reduce(hidden, self._pooling, lengths=batch.lengths)
+                tokens = hidden[: len(batch.gathered) // self._heads]
+                read = torch.segment_reduce(tokens, self._pooling, lengths=batch.lengths)
             pooled = bert.pooler(read[:, None])
             logits: torch.Tensor = self._network.classifier(self._network.dropout(pooled))
         return logits
@@ -132,7 +166,8 @@ class PackedBert:
         if asking is not hidden:
             return mixed.reshape(asking.shape)
         flat = mixed.reshape(-1, mixed.shape[-1])
-        gathered: torch.Tensor = _Gather.apply(flat, batch.gathered)  # type: ignore[no-untyped-call]
+        count = len(hidden) * self._heads
+        gathered: torch.Tensor = _Gather.apply(flat, batch.gathered, count)  # type: ignore[no-untyped-call]
         return gathered.view(hidden.shape)
 
     def _by_row(self, values: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
@@ -188,25 +223,35 @@ class _Spread(torch.autograd.Function):
         ctx: Any, tokens: torch.Tensor, spread: torch.Tensor, gathered: torch.Tensor
     ) -> torch.Tensor:
         ctx.save_for_backward(gathered)
+        ctx.count = len(tokens)
         return tokens.index_select(0, spread)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (gathered,) = ctx.saved_tensors
-        return gradients[0].index_select(0, gathered), None, None
+        return _select(gradients[0], gathered, ctx.count), None, None
 
 
 class _Gather(torch.autograd.Function):
     """Copies tokens back from their places; no gradient goes to places without a token."""
 
     @staticmethod
-    def forward(ctx: Any, places: torch.Tensor, gathered: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, places: torch.Tensor, gathered: torch.Tensor, count: int) -> torch.Tensor:
         ctx.save_for_backward(gathered)
         ctx.places = len(places)
-        return places.index_select(0, gathered)
+        return _select(places, gathered, count)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (gathered,) = ctx.saved_tensors
         empty = gradients[0].new_zeros(ctx.places, gradients[0].shape[1])
-        return empty.index_copy_(0, gathered, gradients[0]), None
+        tokens = gradients[0][: len(gathered)]
+        return empty.index_copy_(0, gathered, tokens), None, None
+
+
+def _select(places: torch.Tensor, gathered: torch.Tensor, count: int) -> torch.Tensor:
+    """[count, columns]: the rows of ``places`` that ``gathered`` names, then zeros."""
+    rows = places.new_empty(count, places.shape[1])
+    torch.index_select(places, 0, gathered, out=rows[: len(gathered)])
+    rows[len(gathered) :].zero_()
+    return rows
