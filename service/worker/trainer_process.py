@@ -31,6 +31,11 @@ MEMORY_KEPT = ":".join(
 """A step on a CPU takes and frees the same memory again and again. By its defaults glibc gives it
 back to the system, which hands it out page by page and zeroed: a twelfth of a MiniLM step. Blocks
 of over 32 MiB, such as a data set's, still go back."""
+SHAPES = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+SHAPES_KEPT = "4096"
+"""How many kernels oneDNN keeps compiled. Batches of differing lengths use up its default of 1,024
+within a few trials, and then it compiles at every step again: a second per MiniLM trial of 2,000
+rows. Four times as many took no memory that could be measured."""
 _DEATH_S = 5.0
 """How long a killed process may take to be reaped."""
 
@@ -193,4 +198,5 @@ def trainer_env(env: Mapping[str, str], threads: int) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",  # the agent fetches models; the trainer reads folders
         "PYTHONUNBUFFERED": "1",
         "GLIBC_TUNABLES": env.get("GLIBC_TUNABLES", MEMORY_KEPT),
+        SHAPES: env.get(SHAPES, SHAPES_KEPT),
     }

@@ -14,6 +14,8 @@ from real_parts import SEARCHED
 from service.worker.pipe import Ready, decode_from_trainer
 from service.worker.trainer_process import (
     MEMORY_KEPT,
+    SHAPES,
+    SHAPES_KEPT,
     Exited,
     TrainerProcess,
     Wake,
@@ -115,6 +117,11 @@ def test_a_trainer_keeps_its_memory_unless_its_user_tuned_that_otherwise() -> No
     assert trainer_env({}, threads=1)["GLIBC_TUNABLES"] == MEMORY_KEPT
     own = "glibc.malloc.arena_max=1"
     assert trainer_env({"GLIBC_TUNABLES": own}, threads=1)["GLIBC_TUNABLES"] == own
+
+
+def test_a_trainer_keeps_kernels_of_many_shapes_unless_its_user_says_how_many() -> None:
+    assert trainer_env({}, threads=1)[SHAPES] == SHAPES_KEPT
+    assert trainer_env({SHAPES: "64"}, threads=1)[SHAPES] == "64"
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its settings are glibc's")
