@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from model.config import LOSS_WEIGHT, SCRATCH_PREFIX, Pooling, TrainConfig, settings_of
-from model.markdown import literal
+from model.markdown import code, literal
 from model.measures import DEFAULT_HEAD, PER_CLASS
 from model.metrics import Evaluation, Matrix, confused_pairs
 from model.tasks.catalogue import task_named
@@ -51,13 +51,12 @@ def model_card(
             settings[name] = "the base model's own"
     library = "transformers" if pooling is None else "bertune"
     versions = ((name, version(name)) for name in ("torch", "transformers", "tokenizers"))
-    task = task_named(config.task)
+    task, base = task_named(config.task), _base_name(config.model)
     sections = [
         f"---\nlibrary_name: {library}\npipeline_tag: {task.pipeline}\n---",
-        f"# {literal(_base_name(config.model))} for {config.task}: {len(best.labels)} labels",
-        f"Trained from `{_base_name(config.model)}` on data set `{dataset_key}`. The weights are "
-        f"those of epoch {best_epoch + 1} of {epochs}, the best by validation "
-        f"{config.metric}.",
+        f"# {literal(base)} for {config.task}: {len(best.labels)} labels",
+        f"Trained from {code(base)} on data set `{dataset_key}`. The weights are those of epoch "
+        f"{best_epoch + 1} of {epochs}, the best by validation {config.metric}.",
         *_usage(config, task.example, pooling, facts.get(TEXTS, 1)),
         "## Validation metrics",
         _table(("metric", "value"), ((k, _number(v)) for k, v in best.metrics.items())),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from model.markdown import literal
+from model.markdown import code, literal
 
 RENDERER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 MARKUP = r"""\`*_[]()#<>|~$&!:@-+.=^"'{}/;?,% aB1ä"""
@@ -38,3 +38,15 @@ def test_what_labels_have_held_shows_as_it_stands(text: str) -> None:
 def test_names_stay_as_they_are_written() -> None:
     assert literal("macro_f1 at learning_rate 0.002") == "macro_f1 at learning_rate 0.002"
     assert literal("two\nlines\t and  more") == "two lines and more"
+
+
+@given(text=st.text(alphabet="`a \\*<", min_size=1, max_size=12).filter(str.strip))
+def test_code_holds_any_text_and_nothing_else(text: str) -> None:
+    rendered = RENDERER.render(f"from {code(text)} on")
+    before, _, rest = rendered.partition("<code>")
+    inside, _, after = rest.partition("</code>")
+    assert (before, html.unescape(inside), after) == (
+        "<p>from ",
+        " ".join(text.split()),
+        " on</p>\n",
+    )
