@@ -1,12 +1,14 @@
 """Dropout whose random numbers are cheap on a CPU.
 
 torch draws one number of its serial CPU generator per element, which took 11 % of a MiniLM step.
-Here one draw of 64 bits decides four elements, from the same generator, so that seeding and saved
-generator states mean what they always mean.
+Here one draw of 64 bits decides four elements, from a generator of NumPy's that is four times as
+fast. Each mask's begins at a number of torch's, so that seeding and saved generator states mean
+what they always mean.
 """
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -64,6 +66,7 @@ def use_cheap_dropout(network: nn.Module) -> None:
 def _kept(shape: torch.Size, p: float) -> torch.Tensor:
     """int16, each 1 with probability ``1 - p``, else 0."""
     count = shape.numel()
-    draws = torch.empty(-(-count // _DRAWS), dtype=torch.int64).random_(-(2**63), None)
+    seed = int(torch.empty((), dtype=torch.int64).random_())
+    draws = np.random.PCG64DXSM(seed).random_raw(-(-count // _DRAWS)).view(np.int16)
     dropped = round(p * 2**16)
-    return draws.view(torch.int16)[:count].view(shape).ge_(dropped - 2**15)
+    return torch.from_numpy(draws[:count]).view(shape).ge_(dropped - 2**15)

@@ -93,6 +93,12 @@ def test_words_are_asked_by_their_own_ids_and_padding_learns_nothing(
     after(ids).sum().backward()
     assert (after.weight.grad != 0).any(dim=1).tolist() == [False, True, True]
 
+    after.weight.grad = None
+    after(torch.tensor([[9, 0]])).sum().backward()
+    assert (after.weight.grad != 0).any(dim=1).tolist() == [False, False, True]
+    after(torch.tensor([[9, 7]])).sum().backward()  # a second part of the same batch
+    assert after.weight.grad[:, 0].tolist() == [0, 1, 2]
+
     name = "bert.embeddings.word_embeddings.weight"
     whole = words.complete(network.state_dict(), decay=0.5)
     with pytest.raises(IndexError):
