@@ -16,6 +16,7 @@ from real_databases import (
     make_postgresql,
     migrated_postgresql,
     migrated_sqlite,
+    patient_transactions,
     postgresql_url,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "make_postgresql",
     "migrated_postgresql",
     "migrated_sqlite",
+    "patient_transactions",
     "postgresql_url",
 ]
 

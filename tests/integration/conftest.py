@@ -1,6 +1,5 @@
 """Real databases: every test that takes `database` runs on SQLite and on PostgreSQL."""
 
-import pytest
 from real_databases import (
     database,
     empty_database,
@@ -8,10 +7,9 @@ from real_databases import (
     make_postgresql,
     migrated_postgresql,
     migrated_sqlite,
+    patient_transactions,
     postgresql_url,
 )
-
-from studies import postgresql
 
 __all__ = [
     "database",
@@ -20,12 +18,6 @@ __all__ = [
     "make_postgresql",
     "migrated_postgresql",
     "migrated_sqlite",
+    "patient_transactions",
     "postgresql_url",
 ]
-
-
-@pytest.fixture(autouse=True)
-def patient_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests hold transactions in their own process, which a busy machine may stop for longer
-    than a server bears with; the tests of that limit set their own."""
-    monkeypatch.setattr(postgresql, "IDLE_TRANSACTION_S", 300)

@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL, make_url
 
 from service.store.database import Database
 from service.store.schema import upgrade
+from studies import postgresql
 from studies.search.adapter import OptunaAdapter
 
 MakeDatabase = Callable[[str], AbstractContextManager[URL]]
@@ -132,3 +133,10 @@ def _opened(url: URL) -> Iterator[Database]:
     database = Database(url)
     yield database
     database.dispose()
+
+
+@pytest.fixture(autouse=True)
+def patient_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests hold transactions in their own process, which a busy machine may stop for longer
+    than a server bears with; the tests of that limit set their own."""
+    monkeypatch.setattr(postgresql, "IDLE_TRANSACTION_S", 300)
