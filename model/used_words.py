@@ -67,7 +67,7 @@ class _UsedEmbedding(nn.Module):
 
 class _KeptGradient:
     """A table's gradient in memory that is used again at each step, where only the rows of the last
-    step's words have to be zeroed: for MiniLM a table anew and zeroed whole takes five times as long.
+    step's words have to be zeroed: a new MiniLM table, all zeros, takes five times as long.
     """
 
     def __init__(self, weight: nn.Parameter, padding: int | None) -> None:
